@@ -1,0 +1,18 @@
+"""Seeing attention where it happens: record calls, weights and exact gradients."""
+
+from captum_attngrad.capture.calls import AttentionCall
+from captum_attngrad.capture.find import (
+    AttentionLayerInfo,
+    AttentionLayers,
+    find_attention_layers,
+)
+from captum_attngrad.capture.recorder import AttentionRecord, capture_attention
+
+__all__ = [
+    "AttentionCall",
+    "AttentionLayerInfo",
+    "AttentionLayers",
+    "AttentionRecord",
+    "capture_attention",
+    "find_attention_layers",
+]

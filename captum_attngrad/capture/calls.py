@@ -1,0 +1,408 @@
+"""One attention call of a forward pass, and the exact gradient of its weights."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from captum_attngrad.capture._masks import PairMask, select_rows
+
+Rows = slice | Tensor
+ALL_ROWS = slice(None)
+
+
+class AttentionCall(ABC):
+    r"""
+    One attention call that ran while :class:`capture_attention` was recording.
+
+    All tensors have the layout ``(batch, heads, queries, keys)``, whatever layout the
+    model works in.
+
+    Attributes:
+        layer (str): name of the innermost module in which the call was made.
+        kind (str): ``"scaled_dot_product_attention"`` or ``"softmax"``.
+        batch_size (int): number of examples.
+        heads (int): number of attention heads.
+        query_length (int): number of queries.
+        key_length (int): number of keys.
+    """
+
+    kind: str
+
+    def __init__(self, layer: str, scopes: tuple[int, ...]) -> None:
+        self.layer = layer
+        self.scopes = scopes  # which of the recorded layers the call was made in
+        self.batch_size = 0
+        self.heads = 0
+        self.query_length = 0
+        self.key_length = 0
+        self._gradients: tuple[Tensor, ...] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(layer={self.layer!r}, kind={self.kind!r}, "
+            f"heads={self.heads}, queries={self.query_length}, keys={self.key_length})"
+        )
+
+    @property
+    @abstractmethod
+    def batch_like_sizes(self) -> tuple[int, ...]:
+        """Sizes of the dimensions that may hold the examples, the likeliest first."""
+
+    @property
+    @abstractmethod
+    def may_fold(self) -> bool:
+        """Whether the first of them may hold examples times heads: there is no
+        dimension for the heads then."""
+
+    @abstractmethod
+    def arrange(self, batch_dim: int, fold: int) -> None:
+        """Fix the layout: which dimension is the batch, and how many heads (or other
+        groups) are folded into it."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> tuple[Any, ...]:
+        """What to differentiate the score by, for :func:`torch.autograd.grad`."""
+
+    @abstractmethod
+    def weights(self, rows: Rows = ALL_ROWS) -> Tensor:
+        r"""
+        The attention weights of this call.
+
+        Args:
+            rows (slice or Tensor, optional): query rows: a slice, or one row index
+                for each example (shape ``(batch,)``).
+                Default: all rows
+
+        Returns:
+            *Tensor* ``(batch, heads, queries, keys)``, detached; float32 where the
+            model works in half precision. Pairs that the mask forbids are exactly 0.
+        """
+
+    @abstractmethod
+    def gradient(self, rows: Rows = ALL_ROWS) -> Tensor:
+        r"""
+        The gradient of the score with respect to the attention weights.
+
+        Available after :meth:`AttentionRecord.compute_gradients`.
+
+        Args:
+            rows (slice or Tensor, optional): as for :meth:`weights`.
+
+        Returns:
+            *Tensor* ``(batch, heads, queries, keys)``; float32 where the model works
+            in half precision. Pairs that the mask forbids are exactly 0.
+
+        Raises:
+            RuntimeError: if no gradients have been computed yet.
+        """
+
+    @abstractmethod
+    def allowed(self, rows: Rows = ALL_ROWS) -> Tensor | None:
+        r"""
+        Which (query, key) pairs the mask allows.
+
+        Args:
+            rows (slice or Tensor, optional): as for :meth:`weights`.
+
+        Returns:
+            *Tensor* of booleans, ``(batch or 1, heads or 1, queries, keys)``, or None
+            where every pair is allowed.
+        """
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def on_path(self) -> bool:
+        """Whether the score depends on this call (known once gradients are there)."""
+        return self._gradients is not None
+
+    def _require_gradients(self) -> tuple[Tensor, ...]:
+        if self._gradients is None:
+            raise RuntimeError(
+                f"The attention weights of layer {self.layer!r} have no gradient: "
+                "either compute_gradients(score) has not been called, or the score "
+                "does not depend on them."
+            )
+        return self._gradients
+
+    def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Take over what autograd gave for :attr:`sources`."""
+        present = tuple(gradient for gradient in gradients if gradient is not None)
+        complete = bool(present) and len(present) == len(gradients)
+        self._gradients = present if complete else None
+
+
+class FusedCall(AttentionCall):
+    """A call of ``scaled_dot_product_attention``: the weights were never built.
+
+    With ``O = A v`` the gradient is ``dA = dO v^T``, so that ``dO`` is all that is
+    taken from autograd (and ``dv`` where a reduction can use it).
+    """
+
+    kind = "scaled_dot_product_attention"
+
+    def __init__(
+        self,
+        layer: str,
+        scopes: tuple[int, ...],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        scale: float | None,
+        output: Tensor,
+        sources: tuple[Any, ...],
+    ) -> None:
+        super().__init__(layer, scopes)
+        self._raw = tuple(t.detach() for t in (query, key, value, output))
+        self._raw_mask = None if mask is None else mask.detach()
+        self._versions = tuple(t._version for t in self._raw)
+        self._causal = causal
+        self.scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+        self._sources = sources
+        self.query_length = query.shape[-2]
+        self.key_length = key.shape[-2]
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        return self._sources
+
+    @property
+    def device(self) -> torch.device:
+        return self._raw[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._raw[0].dtype
+
+    @property
+    def batch_like_sizes(self) -> tuple[int, ...]:
+        lead = self._raw[0].shape[:-2]
+        return tuple(lead[:1]) or (1,)
+
+    @property
+    def may_fold(self) -> bool:
+        return self._raw[0].dim() == 3
+
+    def arrange(self, batch_dim: int, fold: int) -> None:
+        size = self.batch_like_sizes[0]
+        self.batch_size = size // fold
+        self.query, self.key, self.value, self._output = (
+            self._four_dimensional(t) for t in self._raw
+        )
+        self.heads = self.query.shape[1]
+        mask = self._raw_mask
+        if mask is not None:
+            if self._raw[0].dim() == 4 and fold == 1:
+                mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
+                mask = mask.expand(-1, -1, self.query_length, self.key_length)
+            else:  # as the call saw it, then arranged like the query
+                lead = self._raw[0].shape[:-2]
+                mask = mask.expand(*lead, self.query_length, self.key_length)
+                mask = self._four_dimensional(mask)
+        self.pairs = PairMask(mask, self._causal, self.query_length, self.key_length)
+
+    def _four_dimensional(self, tensor: Tensor) -> Tensor:
+        if tensor.dim() == 4 and tensor.shape[0] == self.batch_size:
+            return tensor
+        return tensor.reshape(self.batch_size, -1, *tensor.shape[-2:])
+
+    def _check_unchanged(self, *which: int) -> None:
+        for index in which:
+            if self._raw[index]._version != self._versions[index]:
+                name = ("query", "key", "value", "output")[index]
+                raise RuntimeError(
+                    f"The {name} of the attention call in layer {self.layer!r} was "
+                    "changed in place after the call, so its attention weights can "
+                    "no longer be computed. Use the out-of-place operation instead."
+                )
+
+    @property
+    def output(self) -> Tensor:
+        """``O = A v``, ``(batch, heads, queries, value channels)``."""
+        if self._raw[3]._version != self._versions[3]:
+            # The model went on in place on the output: compute it once more.
+            self._check_unchanged(0, 1, 2)
+            self._output = self.attend(self.value)
+            self._raw = (*self._raw[:3], self._output)
+            self._versions = (*self._versions[:3], self._output._version)
+        return self._output
+
+    def attend(self, value: Tensor) -> Tensor:
+        """The same fused call with other values, in their dtype."""
+        self._check_unchanged(0, 1)
+        mask = self.pairs.mask
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.to(value.dtype)
+        return torch.nn.functional.scaled_dot_product_attention(
+            self.query.to(value.dtype),
+            self.key.to(value.dtype),
+            value,
+            attn_mask=mask,
+            is_causal=self.pairs.causal,
+            scale=self.scale,
+        )
+
+    @property
+    def output_gradient(self) -> Tensor:
+        """``dO``, ``(batch, heads, queries, value channels)``."""
+        return self._four_dimensional(self._require_gradients()[0])
+
+    @property
+    def value_gradient(self) -> Tensor:
+        """``dv`` through this call, ``(batch, heads, keys, value channels)``."""
+        gradients = self._require_gradients()
+        if len(gradients) < 2:
+            raise RuntimeError("The value gradient was not recorded for this call.")
+        return self._four_dimensional(gradients[1])
+
+    def allowed(self, rows: Rows = ALL_ROWS) -> Tensor | None:
+        return self.pairs.allowed(rows, self.device)
+
+    def weights(self, rows: Rows = ALL_ROWS) -> Tensor:
+        self._check_unchanged(0, 1)
+        query = widened(self._query_rows(self.query, rows))
+        scores = query @ widened(self.key).transpose(-2, -1) * self.scale
+        additive = self.pairs.additive(rows, scores)
+        if additive is not None:
+            scores = scores + additive
+        return self._clear(scores.softmax(dim=-1), rows)
+
+    def gradient(self, rows: Rows = ALL_ROWS) -> Tensor:
+        self._check_unchanged(2)
+        # Under autocast the call works in a smaller dtype than its arguments have.
+        value = widened(self.value)
+        output_gradient = self._query_rows(self.output_gradient, rows).to(value.dtype)
+        return self._clear(output_gradient @ value.transpose(-2, -1), rows)
+
+    @staticmethod
+    def _query_rows(tensor: Tensor, rows: Rows) -> Tensor:
+        return (
+            tensor[:, :, rows] if isinstance(rows, slice) else select_rows(tensor, rows)
+        )
+
+    def _clear(self, pairs: Tensor, rows: Rows) -> Tensor:
+        allowed = self.allowed(rows)
+        return pairs if allowed is None else pairs.masked_fill(~allowed, 0)
+
+
+class SoftmaxCall(AttentionCall):
+    """Attention written out: the weights are the result of a softmax.
+
+    The gradient is taken at the softmax itself, so that a later dropout, cast,
+    reshape or change in place does not matter.
+    """
+
+    kind = "softmax"
+
+    def __init__(
+        self,
+        layer: str,
+        scopes: tuple[int, ...],
+        weights: Tensor,
+        dim: int,
+        forbidden: Tensor,
+        source: Any,
+    ) -> None:
+        super().__init__(layer, scopes)
+        self._raw = weights.detach()
+        self._version = self._raw._version
+        self._forbidden = forbidden
+        self._dim = dim % weights.dim()
+        self._source = source
+        self._permutation: tuple[int, ...] = ()
+        self.key_length = weights.shape[self._dim]
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        return () if self._source is None else (self._source,)
+
+    @property
+    def device(self) -> torch.device:
+        return self._raw.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._raw.dtype
+
+    @property
+    def batch_like_sizes(self) -> tuple[int, ...]:
+        rest = [n for i, n in enumerate(self._raw.shape) if i != self._dim]
+        return tuple(rest) or (1,)
+
+    @property
+    def may_fold(self) -> bool:
+        return self._raw.dim() == 3
+
+    def arrange(self, batch_dim: int, fold: int) -> None:
+        shape = self._raw.shape
+        rest = [i for i in range(len(shape)) if i != self._dim]
+        if not rest:  # one distribution over the keys, no batch at all
+            self._permutation = (self._dim,)
+            self._shape: tuple[int, ...] = (1, 1, 1, shape[self._dim])
+        else:
+            batch = rest.pop(batch_dim)
+            self._permutation = (batch, *rest, self._dim)
+            queries = shape[rest[-1]] if rest else 1
+            self._shape = (shape[batch] // fold, -1, queries, shape[self._dim])
+        self.batch_size = self._shape[0]
+        self.query_length = self._shape[2]
+        self.heads = self._arranged(self._raw).shape[1]
+
+    def _arranged(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.permute(self._permutation)
+        if -1 in self._shape:
+            # An empty dimension would leave -1 undetermined.
+            known = math.prod(n for n in self._shape if n != -1)
+            heads = tensor.numel() // known if known else 1
+            return tensor.reshape([heads if n == -1 else n for n in self._shape])
+        return tensor.reshape(self._shape)
+
+    def _rows(self, tensor: Tensor, rows: Rows) -> Tensor:
+        tensor = self._arranged(tensor)
+        return (
+            tensor[:, :, rows] if isinstance(rows, slice) else select_rows(tensor, rows)
+        )
+
+    def allowed(self, rows: Rows = ALL_ROWS) -> Tensor | None:
+        return ~self._rows(self._forbidden, rows)
+
+    def weights(self, rows: Rows = ALL_ROWS) -> Tensor:
+        if self._raw._version != self._version:
+            raise RuntimeError(
+                f"The attention weights of layer {self.layer!r} were changed in place "
+                "after the softmax. Use the out-of-place operation instead."
+            )
+        return widened(self._rows(self._raw.masked_fill(self._forbidden, 0), rows))
+
+    def gradient(self, rows: Rows = ALL_ROWS) -> Tensor:
+        (gradient,) = self._require_gradients()
+        return widened(self._rows(gradient.masked_fill(self._forbidden, 0), rows))
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Half precision in float32: the scores are sums of many small terms."""
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        return tensor.float()
+    return tensor
+
+
+def gradient_source(tensor: Tensor) -> Any:
+    """Where autograd finds the gradient of ``tensor`` as it is now, even if the model
+    changes it in place later."""
+    return tensor if tensor.is_leaf else get_gradient_edge(tensor)

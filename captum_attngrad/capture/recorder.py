@@ -1,0 +1,398 @@
+"""Record the attention calls that chosen layers make during a forward pass."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Module, ModuleDict, ModuleList
+from torch.utils.hooks import RemovableHandle
+
+from captum_attngrad.capture._mode import AttentionMode
+from captum_attngrad.capture.calls import AttentionCall
+
+
+class AttentionRecord:
+    r"""
+    The attention calls of one forward pass, in the order in which they were made.
+
+    Attributes:
+        calls (list of AttentionCall): all calls. Where replicas of a model ran in
+            threads of their own, the calls of one replica follow those of another.
+        parts (list of lists of AttentionCall): the same, one list per replica, in
+            the order of their examples. One list for an ordinary model.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[list[AttentionCall]] = []
+
+    @property
+    def calls(self) -> list[AttentionCall]:
+        return [call for part in self.parts for call in part]
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def __iter__(self) -> Iterator[AttentionCall]:
+        return iter(self.calls)
+
+    def __getitem__(self, index: int) -> AttentionCall:
+        return self.calls[index]
+
+    def compute_gradients(self, score: Tensor) -> None:
+        r"""
+        Compute the gradient of a score with respect to all recorded attention
+        weights, in one backward pass. No ``.grad`` is touched.
+
+        Args:
+            score (Tensor): one number, or one number for each example; the examples
+                must not depend on each other.
+
+        Raises:
+            RuntimeError: if the score depends on none of the recorded calls.
+        """
+        calls = [call for call in self.calls if call.sources]
+        if not score.requires_grad or not calls:
+            names = ", ".join(sorted({repr(call.layer) for call in self.calls}))
+            raise RuntimeError(
+                "The score does not depend on the recorded attention weights"
+                f"{' of ' + names if names else ''}: they are not on the path to the "
+                "output. Was something detached, or the forward pass run without "
+                "gradients (torch.no_grad, an inference-only kernel)?"
+            )
+        sources = [source for call in calls for source in call.sources]
+        found = iter(
+            torch.autograd.grad(score.sum(), sources, allow_unused=True)  # one pass
+        )
+        for call in calls:
+            call.set_gradients([next(found) for _ in call.sources])
+
+    def arrange(self, batch_size: int | None) -> None:
+        """Bring all calls into the layout (batch, heads, queries, keys)."""
+        if len({len(part) for part in self.parts}) > 1:
+            raise RuntimeError(
+                "The replicas of the model made different numbers of attention calls: "
+                f"{[len(part) for part in self.parts]}."
+            )
+        for same in zip(*self.parts, strict=True):
+            sizes = [
+                sum(size)
+                for size in zip(*(call.batch_like_sizes for call in same), strict=True)
+            ]
+            batch_dim, fold = _find_batch(sizes, batch_size, same[0].may_fold)
+            for call in same:
+                call.arrange(batch_dim, fold)
+
+
+class capture_attention:  # noqa: N801 (a context manager, named as torch's own)
+    r"""
+    Context manager that records the attention calls of a model or of some layers.
+
+    It sees ``F.scaled_dot_product_attention``, ``nn.MultiheadAttention`` (and so
+    ``nn.Transformer`` and its layers) and attention that is written out with a
+    softmax, in whatever module they happen. Nothing is recorded outside the chosen
+    layers, and everything is as before when the block is left, also by an exception.
+
+    Args:
+
+        model (torch.nn.Module): the model that is going to run.
+        layer (torch.nn.Module or list of torch.nn.Module, optional): record only
+                    what happens inside these modules, at any depth.
+                    Default: the whole model
+        batch_size (int, optional): number of examples. Needed only to read layouts
+                    that fold heads into the batch, and only if the first tensor
+                    given to the model has another first dimension.
+                    Default: the first dimension of the first tensor that the model
+                    is called with
+
+    Returns (on entering):
+        :class:`AttentionRecord`, filled when the block is left.
+
+    Examples::
+
+        >>> with capture_attention(model) as record:
+        ...     logits = model(input_ids)
+        >>> record.compute_gradients(logits[:, 1])
+        >>> record[0].weights().shape      # (batch, heads, queries, keys)
+        >>> record[0].gradient().shape     # the same
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        layer: Module | Sequence[Module] | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        layers = [model] if layer is None else layer
+        layers = [layers] if isinstance(layers, Module) else list(layers)
+        self._recorder = Recorder(layers, model=model, batch_size=batch_size)
+
+    def __enter__(self) -> AttentionRecord:
+        self._recorder.__enter__()
+        return self._recorder.record
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._recorder.__exit__(kind, error, traceback)
+        if error is None:
+            self._recorder.finish()
+
+
+class _Frame(NamedTuple):
+    """A module that is running."""
+
+    name: str
+    starts: tuple[int, ...]  # the recorded layers that begin with it
+    within: tuple[int, ...]  # the recorded layers that contain it
+
+
+class _ThreadState(threading.local):
+    """What one thread (one replica of the model) is doing."""
+
+    def __init__(self) -> None:
+        self.stack: list[_Frame] = []
+        self.mode: AttentionMode | None = None
+
+
+class Recorder:
+    """Sets the hooks, keeps one mode per thread and collects the calls.
+
+    Args:
+        layers (list of Module): the recorded layers (scopes).
+        model (Module, optional): gives the modules their names.
+        batch_size (int, optional): number of examples.
+        value_gradients, start_graph, allow_dropout: see :class:`AttentionMode`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Module],
+        *,
+        model: Module | None = None,
+        batch_size: int | None = None,
+        value_gradients: bool = True,
+        start_graph: bool = False,
+        allow_dropout: bool = False,
+    ) -> None:
+        for layer in layers:
+            _check_layer(layer)
+        self.record = AttentionRecord()
+        self.entered: set[int] = set()  # which of the layers have run
+        self.threads: list[tuple[str, list[AttentionCall]]] = []
+        self._layers = list(layers)
+        self._model = model
+        self._batch_size = batch_size
+        self._options = {
+            "value_gradients": value_gradients,
+            "start_graph": start_graph,
+            "allow_dropout": allow_dropout,
+        }
+        self._state = _ThreadState()
+        self._lock = threading.Lock()
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> Recorder:
+        _fast_path.disable()
+        try:
+            starts = self._where_layers_start()
+            for name, module, within in self._named_modules():
+                self._hook(module, _Frame(name, starts.get(id(module), ()), within))
+            if self._model is not None and self._batch_size is None:
+                self._handles.append(
+                    self._model.register_forward_pre_hook(
+                        self._note_batch_size, prepend=True, with_kwargs=True
+                    )
+                )
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if self._state.stack and self._state.mode is not None:
+            # Left by something that skips forward hooks, such as KeyboardInterrupt.
+            self._state.mode.leave()
+        self._state.stack.clear()
+        self._state.mode = None
+        if error is not None:
+            self._drop()
+        _fast_path.enable()
+
+    def finish(
+        self, batch_size: int | None = None, device_ids: list[int] | None = None
+    ) -> AttentionRecord:
+        """Put the calls in order, once the forward pass is through."""
+        threads = [thread for thread in self.threads if thread[1]]
+        if len(threads) > 1:
+            threads.sort(key=lambda thread: _replica_order(thread, device_ids))
+        self.record.parts = [list(calls) for _, calls in threads]
+        self._drop()
+        self.record.arrange(self._batch_size if batch_size is None else batch_size)
+        return self.record
+
+    def _drop(self) -> None:
+        """Let go of the calls, so that no cycle of references keeps their tensors."""
+        for _, calls in self.threads:
+            calls.clear()
+
+    # -- hooks ------------------------------------------------------------------------
+
+    def _named_modules(self) -> Iterator[tuple[str, Module, tuple[int, ...]]]:
+        """Every module in the recorded layers, once, under the model's name for it,
+        with the layers that contain it."""
+        known: dict[int, str] = {}
+        if self._model is not None:
+            known = {id(module): name for name, module in self._model.named_modules()}
+        found: dict[int, tuple[str, Module, tuple[int, ...]]] = {}
+        for index, layer in enumerate(self._layers):
+            top = type(layer).__name__
+            if len(self._layers) > 1:
+                top = f"{top}[{index}]"  # the place in the user's list
+            for path, module in layer.named_modules(prefix=top):
+                name = known.get(id(module), path)
+                first, _, within = found.get(id(module), (name, module, ()))
+                found[id(module)] = (first, module, (*within, index))
+        yield from found.values()
+
+    def _where_layers_start(self) -> dict[int, tuple[int, ...]]:
+        """Which of the recorded layers begin with a module's forward pass. A list or
+        dictionary of modules has none: its children stand for it."""
+        starts: dict[int, tuple[int, ...]] = {}
+        for index, layer in enumerate(self._layers):
+            waiting = [layer]
+            while waiting:
+                module = waiting.pop()
+                if isinstance(module, (ModuleList, ModuleDict)):
+                    waiting.extend(module.children())
+                else:
+                    starts[id(module)] = (*starts.get(id(module), ()), index)
+        return starts
+
+    def _hook(self, module: Module, frame: _Frame) -> None:
+        def before(*_: Any) -> None:
+            state = self._state
+            self.entered.update(frame.starts)
+            # A replica of an inner module may be the first to run in its thread, so
+            # that any module may have to switch the mode on.
+            if not state.stack:
+                self._new_mode().enter()
+            state.stack.append(frame)
+
+        def after(*_: Any) -> None:
+            state = self._state
+            if not state.stack or state.stack[-1] is not frame:
+                return
+            state.stack.pop()
+            if not state.stack and state.mode is not None:
+                state.mode.leave()
+
+        self._handles.append(module.register_forward_pre_hook(before, prepend=True))
+        self._handles.append(module.register_forward_hook(after, always_call=True))
+
+    def _new_mode(self) -> AttentionMode:
+        state = self._state
+        if state.mode is None:
+            calls: list[AttentionCall] = []
+            with self._lock:
+                self.threads.append((threading.current_thread().name, calls))
+            state.mode = AttentionMode(calls.append, self._where, **self._options)
+        return state.mode
+
+    def _where(self) -> tuple[str, tuple[int, ...]]:
+        stack = self._state.stack
+        scopes = {scope for frame in stack for scope in frame.starts}
+        if not scopes:
+            # A replica in a thread of its own, whose outer modules run in another.
+            scopes = set(stack[0].within)
+        return stack[-1].name, tuple(sorted(scopes))
+
+    def _note_batch_size(self, _: Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._batch_size is None:
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, Tensor) and value.dim():
+                    self._batch_size = value.shape[0]
+                    return
+
+
+class _FastPath:
+    """Keeps the fused inference kernels of nn.TransformerEncoderLayer switched off,
+    since they pass the attention modules by. Counts, for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = True
+
+    def disable(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = torch.backends.mha.get_fastpath_enabled()
+                torch.backends.mha.set_fastpath_enabled(False)
+            self._users += 1
+
+    def enable(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                torch.backends.mha.set_fastpath_enabled(self._before)
+
+
+_fast_path = _FastPath()
+
+
+def _check_layer(layer: Any) -> None:
+    if not isinstance(layer, Module):
+        raise TypeError(
+            "layer must be a torch.nn.Module or a list of them, got "
+            f"{type(layer).__name__}: {layer!r:.80}. find_attention_layers(model, ...) "
+            "lists the modules of a model that attend."
+        )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in layer.modules()):
+        raise TypeError(
+            f"{type(layer).__name__} is compiled with torch.jit (scripted or traced), "
+            "which hides its attention calls. Explain the original Python module."
+        )
+
+
+def _find_batch(
+    sizes: list[int], batch_size: int | None, may_fold: bool
+) -> tuple[int, int]:
+    """Which of the dimensions is the batch, and how many heads are folded into it."""
+    if batch_size is None or sizes[0] == batch_size or batch_size == 0:
+        return 0, 1
+    if may_fold and sizes[0] % batch_size == 0 and sizes[0] > 0:
+        return 0, sizes[0] // batch_size
+    if batch_size in sizes:
+        return sizes.index(batch_size), 1
+    return 0, 1
+
+
+def _replica_order(
+    thread: tuple[str, list[AttentionCall]], device_ids: list[int] | None
+) -> tuple[int, int]:
+    """Replicas hold the examples in the order of their devices; replicas on one device
+    in the order in which their threads were started, which Python numbers."""
+    name, calls = thread
+    device = calls[0].device
+    place = -1 if device.type == "cpu" else device.index
+    if device_ids is not None and place in device_ids:
+        place = device_ids.index(place)
+    number = re.search(r"\d+", name)
+    return place, int(number.group()) if number else -1
