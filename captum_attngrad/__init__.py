@@ -13,16 +13,72 @@ from captum_attngrad.capture import (
     capture_attention,
     find_attention_layers,
 )
+from captum_attngrad.compare import (
+    Comparison,
+    Method,
+    TextBatch,
+    TextModel,
+    available_methods,
+    register_method,
+)
+from captum_attngrad.datasets import MovieReview, MovieReviewSnippets
+from captum_attngrad.metrics import (
+    Comprehensiveness,
+    Metric,
+    Sufficiency,
+    comprehensiveness,
+    sufficiency,
+)
+from captum_attngrad.models import (
+    AdditiveAttention,
+    AttentionLSTMClassifier,
+    TrainedLSTM,
+    trained_lstm,
+)
+from captum_attngrad.text import (
+    Vocab,
+    WordTokenizer,
+    build_vocab_from_iterator,
+    pad_batch,
+)
+from captum_attngrad.visualization import save_html, text_html, text_records
 
+# Read from the source text by the build: keep it a plain string.
 __version__ = "0.1.0"
 
+# The function that compares is captum_attngrad.compare.compare: at the root its name
+# would hide the package that it is in.
 __all__ = [
+    "AdditiveAttention",
     "AttentionCall",
     "AttentionGradient",
+    "AttentionLSTMClassifier",
     "AttentionLayerInfo",
     "AttentionLayers",
     "AttentionRecord",
+    "Comparison",
+    "Comprehensiveness",
     "LayerAttentionGradient",
+    "Method",
+    "Metric",
+    "MovieReview",
+    "MovieReviewSnippets",
+    "Sufficiency",
+    "TextBatch",
+    "TextModel",
+    "TrainedLSTM",
+    "Vocab",
+    "WordTokenizer",
+    "available_methods",
+    "build_vocab_from_iterator",
     "capture_attention",
+    "comprehensiveness",
     "find_attention_layers",
+    "pad_batch",
+    "register_method",
+    "save_html",
+    "sufficiency",
+    "text_html",
+    "text_records",
+    "trained_lstm",
 ]
