@@ -1,0 +1,188 @@
+"""Training of the attention LSTM, apart from where its data and result are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from captum._utils.progress import NullProgress, progress
+from torch import Tensor
+
+from captum_attngrad.datasets import MovieReview
+from captum_attngrad.models.lstm_classifier import AttentionLSTMClassifier
+from captum_attngrad.text import (
+    Vocab,
+    WordTokenizer,
+    build_vocab_from_iterator,
+    pad_batch,
+)
+
+if TYPE_CHECKING:
+    from captum._utils.progress import Progress  # not there before captum 0.9
+
+PADDING = "<pad>"
+UNKNOWN = "<unk>"
+_EVAL_BATCH = 256
+# Batches are cut from pools of this many batches sorted by length: little padding, and
+# still another mixture in every epoch.
+_POOL = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trained model depends on, apart from the data and the machine."""
+
+    seed: int
+    min_abs_rating: float
+    embedding_dim: int
+    hidden_size: int
+    dropout: float
+    word_dropout: float
+    min_freq: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+class Trained(NamedTuple):
+    """A model in eval mode, its vocabulary, and its validation accuracy by epoch."""
+
+    model: AttentionLSTMClassifier
+    vocab: Vocab
+    history: list[float]
+
+
+@contextlib.contextmanager
+def own_torch_state(seed: int) -> Iterator[None]:
+    """
+    Run with a freshly seeded generator, PyTorch's defaults and one thread, whatever the
+    caller has set, and leave the caller's generator and settings as they were.
+    """
+    dtype = torch.get_default_dtype()
+    threads = torch.get_num_threads()
+    torch.set_default_dtype(torch.float32)
+    # Sums depend on how they are shared out between threads, so a fixed number is part
+    # of a fixed result. The tensors are small: more threads hardly make it faster, and
+    # much slower on a busy machine.
+    torch.set_num_threads(1)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.device("cpu"))
+            # Not torch.manual_seed, which would reseed the GPUs' generators as well.
+            torch.default_generator.manual_seed(seed)
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+
+
+def train(
+    train_reviews: Sequence[MovieReview],
+    validation_reviews: Sequence[MovieReview],
+    settings: Settings,
+    show_progress: bool,
+) -> Trained:
+    """
+    Train a model and return it as it was after its best epoch, the first of those with
+    the highest accuracy on the validation sentences. The vocabulary is that of the
+    training sentences. Call it in :func:`own_torch_state`.
+    """
+    tokenizer = WordTokenizer()
+    vocab = build_vocab_from_iterator(
+        (tokenizer(review.text) for review in train_reviews),
+        min_freq=settings.min_freq,
+        specials=[PADDING, UNKNOWN],
+    )
+    vocab.set_default_index(vocab[UNKNOWN])
+    encoded = _encode(train_reviews, tokenizer, vocab)
+    labels = _labels(train_reviews)
+    model = build_model(vocab, settings)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    batches = -(-len(encoded) // settings.batch_size)
+    history: list[float] = []
+    best: dict[str, Tensor] = {}
+    with _bar(settings.epochs * batches, show_progress) as bar:
+        for _ in range(settings.epochs):
+            model.train()
+            for rows in _length_sorted_batches(encoded, settings.batch_size):
+                ids, mask = pad_batch([encoded[row] for row in rows], vocab[PADDING])
+                dropped = torch.rand(ids.shape) < settings.word_dropout
+                ids = ids.masked_fill(dropped & mask, vocab[UNKNOWN])
+                loss = F.cross_entropy(model(ids, mask), labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                bar.update()
+            history.append(accuracy(model, tokenizer, vocab, validation_reviews))
+            if history[-1] > max(history[:-1], default=-1.0):
+                best = copy.deepcopy(model.state_dict())
+    model.load_state_dict(best)
+    return Trained(model.eval(), vocab, history)
+
+
+def accuracy(
+    model: AttentionLSTMClassifier,
+    tokenizer: WordTokenizer,
+    vocab: Vocab,
+    reviews: Sequence[MovieReview],
+) -> float:
+    """Return the share of ``reviews`` whose label the model predicts."""
+    encoded = _encode(reviews, tokenizer, vocab)
+    was_training = model.training
+    model.eval()
+    correct = 0
+    with torch.no_grad():
+        for start in range(0, len(reviews), _EVAL_BATCH):
+            ids, mask = pad_batch(encoded[start : start + _EVAL_BATCH], vocab[PADDING])
+            labels = _labels(reviews[start : start + _EVAL_BATCH])
+            correct += int((model(ids, mask).argmax(dim=1) == labels).sum())
+    model.train(was_training)
+    return correct / len(reviews)
+
+
+def build_model(vocab: Vocab, settings: Settings) -> AttentionLSTMClassifier:
+    """Return an untrained model for this vocabulary."""
+    return AttentionLSTMClassifier(
+        len(vocab),
+        embedding_dim=settings.embedding_dim,
+        hidden_size=settings.hidden_size,
+        padding_idx=vocab[PADDING],
+        dropout=settings.dropout,
+    )
+
+
+def _encode(
+    reviews: Sequence[MovieReview], tokenizer: WordTokenizer, vocab: Vocab
+) -> list[list[int]]:
+    return [vocab(tokenizer(review.text)) for review in reviews]
+
+
+def _labels(reviews: Sequence[MovieReview]) -> Tensor:
+    return torch.tensor([review.label for review in reviews])
+
+
+def _length_sorted_batches(
+    encoded: Sequence[Sequence[int]], batch_size: int
+) -> Iterator[list[int]]:
+    order = torch.randperm(len(encoded)).tolist()
+    batches: list[list[int]] = []
+    for start in range(0, len(order), _POOL * batch_size):
+        pool = order[start : start + _POOL * batch_size]
+        pool.sort(key=lambda row: len(encoded[row]))
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    for index in torch.randperm(len(batches)).tolist():
+        yield batches[index]
+
+
+def _bar(total: int, show_progress: bool) -> Progress:
+    if not show_progress:
+        return NullProgress[None]()
+    return progress(total=total, desc="Training AttentionLSTMClassifier")
