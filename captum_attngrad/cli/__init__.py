@@ -1,0 +1,5 @@
+r"""The ``captum-attngrad`` command."""
+
+from captum_attngrad.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,287 @@
+r"""Taking tokens out of a text and reading what that does to a probability."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Target = int | Sequence[int] | Tensor
+
+# Tokens (padding counted) that go through the model in one call.
+DEFAULT_TOKENS_PER_BATCH = 32_768
+
+
+def check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
+    """The fractions as a tuple, or a ValueError that quotes the bad one."""
+    checked = tuple(float(fraction) for fraction in fractions)
+    if not checked:
+        raise ValueError("bins is empty; expected at least one fraction in (0, 1].")
+    for fraction in checked:
+        if not 0.0 < fraction <= 1.0:
+            raise ValueError(
+                f"bins holds {fraction!r}; expected fractions of the tokens in "
+                "(0, 1], for example 0.2 for 20%."
+            )
+    return checked
+
+
+def n_top_tokens(n_tokens: int, fraction: float) -> int:
+    r"""
+    How many tokens the top ``fraction`` of ``n_tokens`` tokens is: rounded up, and so
+    never none.
+
+    Args:
+        n_tokens (int): Number of tokens that may be chosen.
+        fraction (float): In (0, 1].
+
+    Returns:
+        *int*: :math:`\lceil fraction \cdot n\_tokens \rceil`.
+
+    Examples::
+
+        >>> n_top_tokens(20, 0.05), n_top_tokens(21, 0.05), n_top_tokens(3, 0.05)
+        (1, 2, 1)
+    """
+    # 0.07 * 100 is 7.000000000000001 in floating point and has to stay 7.
+    return math.ceil(fraction * n_tokens - 1e-9)
+
+
+def _first_position(where: Tensor) -> str:
+    row, column = (int(i) for i in where.nonzero()[0])
+    return f"example {row}, position {column}"
+
+
+def _checked_scores(attributions: Tensor, attributable: Tensor) -> Tensor:
+    if attributions.dim() != 2:
+        raise ValueError(
+            "attributions has shape "
+            f"{tuple(attributions.shape)}; expected (batch, tokens)."
+        )
+    if attributable.dtype != torch.bool:
+        raise TypeError(
+            f"attributable has dtype {attributable.dtype}; expected torch.bool, True "
+            "where a token may be removed."
+        )
+    if attributable.shape != attributions.shape:
+        raise ValueError(
+            f"attributable has shape {tuple(attributable.shape)} and attributions has "
+            f"shape {tuple(attributions.shape)}; expected the same shape."
+        )
+    counts = attributable.sum(dim=1)
+    if bool((counts == 0).any()):
+        raise ValueError(
+            f"Example {int((counts == 0).nonzero()[0])} has no attributable token, so "
+            "nothing can be removed from it; leave such examples out."
+        )
+    bad = attributable & ~torch.isfinite(attributions)
+    if bool(bad.any()):
+        raise ValueError(
+            "attributions must be finite where attributable is True; found "
+            f"{float(attributions[bad][0])} at {_first_position(bad)}."
+        )
+    return attributions.masked_fill(~attributable, -torch.inf)
+
+
+def top_token_masks(
+    attributions: Tensor, attributable: Tensor, bins: Sequence[float]
+) -> Tensor:
+    r"""
+    Marks the highest-scored tokens of each example, for several fractions at once.
+
+    The order is by signed score, highest first: a token with a negative score argues
+    against the explained class and comes last. Equal scores keep their order in the
+    text, first token first. The fraction is of the *attributable* tokens, rounded up
+    (:func:`n_top_tokens`).
+
+    Args:
+        attributions (Tensor): Scores, shape (batch, tokens). What stands at positions
+            that are not attributable is not looked at.
+        attributable (Tensor): Boolean, shape (batch, tokens): True where a token may
+            be chosen (so False on padding and special tokens).
+        bins (Sequence of float): Fractions in (0, 1].
+
+    Returns:
+        *Tensor*: Boolean, shape (batch, bins, tokens), True on the chosen tokens.
+
+    Raises:
+        ValueError: On shapes that do not agree, NaN or infinite scores, an example
+            without attributable tokens, or a fraction outside (0, 1].
+        TypeError: If ``attributable`` is not boolean.
+
+    Examples::
+
+        >>> scores = torch.tensor([[0.1, 0.9, -0.5, 0.3]])
+        >>> top_token_masks(scores, torch.ones(1, 4, dtype=torch.bool), [0.5])
+        tensor([[[False,  True, False,  True]]])
+    """
+    fractions = check_fractions(bins)
+    scores = _checked_scores(attributions, attributable)
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    rank = torch.empty_like(order)
+    positions = torch.arange(order.shape[1], device=order.device)
+    rank.scatter_(1, order, positions.expand_as(order))
+    sizes = torch.tensor(
+        [
+            [n_top_tokens(n_tokens, fraction) for fraction in fractions]
+            for n_tokens in attributable.sum(dim=1).tolist()
+        ],
+        device=order.device,
+    )
+    return rank.unsqueeze(1) < sizes.unsqueeze(2)
+
+
+def _target_index(target: Target, batch: int, device: torch.device) -> Tensor:
+    index = torch.as_tensor(target, device=device)
+    if index.is_floating_point() or index.dtype == torch.bool:
+        raise TypeError(
+            f"target has dtype {index.dtype}; expected class indices (integers)."
+        )
+    if index.numel() == 1:
+        return index.reshape(1).expand(batch).long()
+    if index.shape != (batch,):
+        raise ValueError(
+            f"target has shape {tuple(index.shape)}; expected one class index, or one "
+            f"for each of the {batch} examples."
+        )
+    return index.long()
+
+
+def _checked_probabilities(output: Any, rows: int, target: Tensor) -> Tensor:
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[0] != rows:
+        got = (
+            f"shape {tuple(output.shape)}"
+            if isinstance(output, Tensor)
+            else type(output).__name__
+        )
+        raise ValueError(
+            f"forward_func returned {got} for {rows} examples; expected a tensor of "
+            "probabilities of shape (batch, classes)."
+        )
+    n_classes = output.shape[1]
+    if int(target.min()) < 0 or int(target.max()) >= n_classes:
+        wrong = target[(target < 0) | (target >= n_classes)][0]
+        raise ValueError(
+            f"target {int(wrong)} is out of range; forward_func returned "
+            f"{n_classes} classes, so expected 0 to {n_classes - 1}."
+        )
+    if not bool(((output > -1e-4) & (output < 1 + 1e-4)).all()):
+        raise ValueError(
+            "forward_func must return probabilities, but its output has values outside "
+            f"[0, 1] (from {float(output.min()):.4g} to {float(output.max()):.4g}). "
+            "Apply a softmax: lambda *args: model(*args).softmax(-1)."
+        )
+    return output
+
+
+def _rows_of(args: tuple[Any, ...], rows: Tensor, batch: int) -> tuple[Any, ...]:
+    return tuple(
+        arg[rows]
+        if isinstance(arg, Tensor) and arg.dim() > 0 and arg.shape[0] == batch
+        else arg
+        for arg in args
+    )
+
+
+def removal_probabilities(
+    forward_func: Callable[..., Tensor],
+    inputs: Tensor,
+    removed: Tensor,
+    target: Target,
+    replacement: int,
+    additional_forward_args: Any = None,
+    max_tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+) -> Tensor:
+    r"""
+    Probability of the target class after tokens have been replaced, for many variants
+    of each example.
+
+    Variants of one example that remove the same tokens are run once. What is left is
+    run in batches of at most ``max_tokens_per_batch`` tokens, without gradients.
+
+    Args:
+        forward_func (Callable): Maps token ids (rows, tokens), followed by
+            ``additional_forward_args``, to class probabilities (rows, classes).
+        inputs (Tensor): Token ids, shape (batch, tokens).
+        removed (Tensor): Boolean, shape (batch, variants, tokens): True where the token
+            is replaced.
+        target (int, Sequence of int or Tensor): Class index, for all or for each
+            example.
+        replacement (int): Token id that is put in place of a removed token, such as the
+            mask or unknown token.
+        additional_forward_args (Any, optional): Further arguments of ``forward_func``,
+            as in Captum. Tensors whose first dimension is the batch are repeated along
+            with the variants.
+            Default: None
+        max_tokens_per_batch (int): Tokens, padding counted, in one call of
+            ``forward_func``. At least one row is run whatever its length.
+            Default: 32768
+
+    Returns:
+        *Tensor*: Shape (batch, variants), the dtype that ``forward_func`` returns.
+
+    Raises:
+        ValueError: On shapes that do not agree, a target out of range, or an output of
+            ``forward_func`` that is not a table of probabilities.
+        TypeError: If ``removed`` is not boolean or ``target`` holds no integers.
+
+    Examples::
+
+        >>> forward = lambda ids, mask: model(ids, mask).softmax(-1)
+        >>> removed = top_token_masks(attributions, attributable, [0.1, 0.5])
+        >>> p = removal_probabilities(
+        ...     forward, input_ids, removed, target=1, replacement=0,
+        ...     additional_forward_args=(attention_mask,),
+        ... )  # (batch, 2)
+    """
+    if inputs.dim() != 2:
+        raise ValueError(
+            f"inputs has shape {tuple(inputs.shape)}; expected token ids (batch, "
+            "tokens)."
+        )
+    batch, length = inputs.shape
+    if removed.dtype != torch.bool:
+        raise TypeError(f"removed has dtype {removed.dtype}; expected torch.bool.")
+    if removed.dim() != 3 or (removed.shape[0], removed.shape[2]) != (batch, length):
+        raise ValueError(
+            f"removed has shape {tuple(removed.shape)}; expected (batch, variants, "
+            f"tokens) with batch {batch} and tokens {length}."
+        )
+    if max_tokens_per_batch < 1:
+        raise ValueError(
+            f"max_tokens_per_batch is {max_tokens_per_batch}; expected 1 or more."
+        )
+    index = _target_index(target, batch, inputs.device)
+    if additional_forward_args is None:
+        args: tuple[Any, ...] = ()
+    elif isinstance(additional_forward_args, tuple):
+        args = additional_forward_args
+    else:
+        args = (additional_forward_args,)
+
+    variants = removed.shape[1]
+    example = torch.arange(batch, device=inputs.device)
+    keys = torch.cat(
+        [
+            example.repeat_interleave(variants).unsqueeze(1),
+            removed.reshape(batch * variants, length).long(),
+        ],
+        dim=1,
+    )
+    distinct, place = torch.unique(keys, dim=0, return_inverse=True)
+    rows = distinct[:, 0]
+    replaced = inputs[rows].masked_fill(distinct[:, 1:].bool(), replacement)
+
+    rows_per_batch = max(1, max_tokens_per_batch // max(1, length))
+    results = []
+    with torch.no_grad():
+        for start in range(0, len(rows), rows_per_batch):
+            chunk = rows[start : start + rows_per_batch]
+            output = forward_func(
+                replaced[start : start + rows_per_batch],
+                *_rows_of(args, chunk, batch),
+            )
+            output = _checked_probabilities(output, len(chunk), index[chunk])
+            results.append(output.gather(1, index[chunk].unsqueeze(1)).squeeze(1))
+    return torch.cat(results)[place].reshape(batch, variants)

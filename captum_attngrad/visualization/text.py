@@ -1,0 +1,172 @@
+r"""Token scores as the records and the table of Captum's ``visualize_text``."""
+
+import html
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from captum.attr import visualization as viz
+from torch import Tensor
+
+
+def _for_each(name: str, value: object, n: int) -> list[Any]:
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value] * n
+    if len(value) != n:
+        raise ValueError(
+            f"{name} has {len(value)} entries; expected one value for all, or one for "
+            f"each of the {n} texts."
+        )
+    return list(value)
+
+
+def _class_label(label: str | int) -> Any:
+    # Captum declares integers and shows whatever it is given.
+    return html.escape(label) if isinstance(label, str) else label
+
+
+def _checked_row(tokens: Sequence[str], scores: Tensor, row: int) -> Tensor:
+    if isinstance(tokens, str):
+        raise TypeError(
+            f"tokens[{row}] is the string {tokens!r:.80}; expected a list of tokens."
+        )
+    if scores.dim() != 1 or scores.shape[0] < len(tokens):
+        raise ValueError(
+            f"attributions[{row}] has shape {tuple(scores.shape)} for {len(tokens)} "
+            "tokens; expected one score for each token (padding may follow)."
+        )
+    scores = scores[: len(tokens)].detach().to("cpu", torch.float64)
+    bad = ~torch.isfinite(scores)
+    if bool(bad.any()):
+        position = int(bad.nonzero()[0])
+        raise ValueError(
+            f"attributions[{row}] has the score {float(scores[position])} at token "
+            f"{position} ({tokens[position]!r}); scores must be finite."
+        )
+    return scores
+
+
+def text_records(
+    tokens: Sequence[Sequence[str]],
+    attributions: Tensor | Sequence[Tensor],
+    pred_prob: float | Sequence[float] | Tensor,
+    pred_class: str | int | Sequence[str | int] | Tensor,
+    true_class: str | int | Sequence[str | int] | Tensor,
+    attr_class: str | int | Sequence[str | int] | Tensor,
+    convergence_score: float | Sequence[float] | Tensor = 0.0,
+) -> list[viz.VisualizationDataRecord]:
+    r"""
+    Builds the records that ``captum.attr.visualization.visualize_text`` shows.
+
+    Captum's table clips scores to -1 and 1 and puts tokens into the page as they are.
+    So the scores of each text are divided by the largest absolute score in it (zero
+    stays zero; the strongest token gets full colour), and tokens and class names are
+    HTML-escaped, which also keeps Captum from showing ``<unk>`` as ``#unk``.
+    ``attr_score`` is the sum of the scores before they were divided.
+
+    Args:
+        tokens (Sequence of Sequence of str): The tokens of each text, without padding.
+        attributions (Tensor or Sequence of Tensor): Scores, shape (texts, tokens), or
+            one 1D tensor for each text. Scores past the last token are left out.
+        pred_prob (float, Sequence or Tensor): Predicted probability, for all texts or
+            for each. The same holds for the arguments below.
+        pred_class (str, int, Sequence or Tensor): Predicted class.
+        true_class (str, int, Sequence or Tensor): True class.
+        attr_class (str, int, Sequence or Tensor): Explained class, or another label
+            that tells the rows apart.
+        convergence_score (float, Sequence or Tensor, optional): Convergence delta.
+            Default: 0.0
+
+    Returns:
+        *list of VisualizationDataRecord*: One record for each text.
+
+    Raises:
+        ValueError: If a score is NaN or infinite, or the numbers of texts, tokens and
+            scores do not agree.
+        TypeError: If an entry of ``tokens`` is a string.
+
+    Examples::
+
+        >>> records = text_records(
+        ...     [["a", "fine", "film"]], torch.tensor([[0.1, 0.8, 0.0]]),
+        ...     pred_prob=0.9, pred_class="positive", true_class="positive",
+        ...     attr_class="positive",
+        ... )
+        >>> captum.attr.visualization.visualize_text(records)
+    """
+    n = len(tokens)
+    if len(attributions) != n:
+        raise ValueError(
+            f"attributions has {len(attributions)} rows for {n} texts; expected one "
+            "row for each text."
+        )
+    columns = zip(
+        _for_each("pred_prob", pred_prob, n),
+        _for_each("pred_class", pred_class, n),
+        _for_each("true_class", true_class, n),
+        _for_each("attr_class", attr_class, n),
+        _for_each("convergence_score", convergence_score, n),
+        strict=True,
+    )
+    records = []
+    for row, (prob, predicted, true, explained, delta) in enumerate(columns):
+        scores = _checked_row(tokens[row], attributions[row], row)
+        largest = float(scores.abs().max()) if len(scores) else 0.0
+        records.append(
+            viz.VisualizationDataRecord(
+                word_attributions=scores / largest if largest > 0 else scores,
+                pred_prob=float(prob),
+                pred_class=_class_label(predicted),
+                true_class=_class_label(true),
+                attr_class=_class_label(explained),
+                attr_score=float(scores.sum()),
+                raw_input_ids=[html.escape(token) for token in tokens[row]],
+                convergence_score=float(delta),
+            )
+        )
+    return records
+
+
+def require_ipython() -> None:
+    """Raises an ImportError that names the extra if IPython is not installed."""
+    if find_spec("IPython") is None:
+        raise ImportError(
+            "Captum's visualize_text needs IPython, which is not installed. Run: "
+            "pip install 'captum-attngrad[compare]'"
+        )
+
+
+def text_html(
+    records: Iterable[viz.VisualizationDataRecord], legend: bool = False
+) -> str:
+    r"""
+    The HTML of Captum's ``visualize_text``, without showing it anywhere.
+
+    ``visualize_text`` itself also displays its table, which prints a line in a terminal
+    and shows the table a second time in a notebook.
+
+    Args:
+        records (Iterable of VisualizationDataRecord): What to show, a row each; made by
+            :func:`text_records`, so that scores and tokens are safe to show.
+        legend (bool, optional): Whether Captum's colour legend comes first.
+            Default: False
+
+    Returns:
+        *str*: An HTML table, without a page around it (see :func:`save_html`).
+
+    Raises:
+        ImportError: If IPython, which Captum needs for this, is not installed.
+
+    Examples::
+
+        >>> save_html(text_html(records), "explained.html")
+    """
+    require_ipython()
+    from IPython.utils.capture import capture_output
+
+    with capture_output(stdout=True, stderr=False, display=True):
+        shown = viz.visualize_text(records, legend=legend)
+    return str(shown.data)

@@ -1,0 +1,250 @@
+"""compare(): who wins where the truth is known, and what the result says."""
+
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from captum_attngrad.compare import (
+    Comparison,
+    Method,
+    TextBatch,
+    TextModel,
+    compare,
+    plot_metric,
+)
+from captum_attngrad.compare.registry import resolve_methods
+from captum_attngrad.metrics import Comprehensiveness, comprehensiveness, sufficiency
+from tests.compare.planted import planted_text_model, planted_texts
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    return compare(
+        planted_text_model(),
+        planted_texts(),
+        labels=[(i + 1) % 2 for i in range(40)],
+        show_progress=False,
+    )
+
+
+def test_random_and_raw_attention_lose_to_the_truth(comparison: Comparison) -> None:
+    # Attention looks hardest at "the", which says nothing.
+    for metric, sign, best in (
+        ("comprehensiveness", 1, "attention_gradient"),
+        ("sufficiency", -1, "occlusion"),
+    ):
+        means = {
+            method.name: sign * comparison.interval(method.name, metric).mean
+            for method in comparison.methods
+        }
+        for name in (
+            "attention_gradient",
+            "attention_x_gradient",
+            "integrated_gradients",
+            "lime",
+            "occlusion",
+        ):
+            assert means[name] > means["random"] + 0.1, (metric, name)
+            assert means[name] > means["attention_weights"] + 0.1, (metric, name)
+        marks = dict(
+            zip(means, comparison.not_beaten(metric), strict=True),
+        )
+        assert not marks["random"]
+        assert not marks["attention_weights"]
+        assert marks[best]
+
+
+def test_values_are_those_of_the_metric_functions(comparison: Comparison) -> None:
+    text_model = planted_text_model()
+    text_model.model.eval()
+    texts = planted_texts()
+    for place in (0, 7, 39):
+        batch = text_model.batch([texts[place]])
+        explained = comparison.texts[place]
+        for i, method in enumerate(comparison.methods):
+            scores = torch.as_tensor(explained.scores[method.name]).unsqueeze(0)
+            for j, function in enumerate((comprehensiveness, sufficiency)):
+                value = function(
+                    text_model.probabilities,
+                    batch.input_ids,
+                    scores,
+                    explained.predicted,
+                    text_model.replacement_id,
+                    additional_forward_args=(batch.attention_mask,),
+                )
+                assert comparison.values[i, j, place] == pytest.approx(value.item())
+
+
+def test_texts_keep_their_order(comparison: Comparison) -> None:
+    words = [" ".join(text.tokens) for text in comparison.texts]
+    assert words == planted_texts()
+    assert [text.predicted for text in comparison.texts] == [
+        1 if "good" in text or "bad" not in text else 0 for text in words
+    ]
+    for text in comparison.texts:
+        assert text.label is not None
+        assert all(len(row) == len(text.tokens) for row in text.scores.values())
+
+
+def test_same_seed_same_result_other_seed_other_random() -> None:
+    runs = [
+        compare(
+            planted_text_model(),
+            planted_texts(12),
+            methods=["lime", "random"],
+            seed=seed,
+            show_progress=False,
+        )
+        for seed in (4, 4, 5)
+    ]
+    assert np.array_equal(runs[0].values, runs[1].values)
+    assert not np.array_equal(runs[0].values[1], runs[2].values[1])
+
+
+def test_model_is_left_as_it_was() -> None:
+    text_model = planted_text_model()
+    text_model.model.train()
+    text_model.embedding.eval()
+    before = [module.training for module in text_model.model.modules()]
+    compare(text_model, ["good film"], methods=["occlusion"], show_progress=False)
+    assert [module.training for module in text_model.model.modules()] == before
+    assert text_model.embedding.weight.grad is None
+
+
+def test_table_shows_means_intervals_and_direction(comparison: Comparison) -> None:
+    table = comparison.table()
+    head, _, *rows = table.splitlines()
+    assert head.split() == [
+        "method",
+        "comprehensiveness",
+        "↑",
+        "sufficiency",
+        "↓",
+        "s/text",
+    ]
+    for method, row in zip(comparison.methods, rows, strict=False):
+        assert row.startswith(method.name)
+        interval = comparison.interval(method.name, "comprehensiveness")
+        assert interval.low <= interval.mean <= interval.high
+        assert f"{interval.mean:.3f}" in row
+        assert f"[{interval.low:6.3f}, {interval.high:6.3f}]" in row
+
+
+def test_unknown_names_are_named(comparison: Comparison) -> None:
+    with pytest.raises(KeyError, match="no method 'shap'"):
+        comparison.interval("shap", "sufficiency")
+    with pytest.raises(KeyError, match="no metric 'auc'"):
+        comparison.interval("random", "auc")
+
+
+def test_settings_say_what_was_run(comparison: Comparison) -> None:
+    assert comparison.settings["texts"] == "40"
+    assert comparison.settings["bins"] == "5%, 10%, 20%, 50%"
+    right = sum(text.predicted == text.label for text in comparison.texts)
+    assert comparison.settings["predicted correctly"] == f"{right} of 40"
+    assert f"torch {version('torch')}" in comparison.settings["versions"]
+
+
+def test_chart_holds_the_means(comparison: Comparison) -> None:
+    _, ax = plot_metric(comparison, "sufficiency")
+    widths = [patch.get_width() for patch in ax.patches]  # type: ignore[attr-defined]
+    means = comparison.values[:, 1].mean(axis=1)
+    assert widths == pytest.approx(means.tolist())
+    assert "lower is better" in ax.get_title()
+
+
+def constant(value: float) -> Method:
+    def scores(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
+        return torch.full(batch.input_ids.shape, value)
+
+    return Method("constant", scores, "the same score everywhere")
+
+
+def test_bad_scores_name_the_method() -> None:
+    text_model = planted_text_model()
+    wrong_shape = replace(constant(1.0), function=lambda *_: torch.zeros(1))
+    with pytest.raises(ValueError, match=r"'constant' returned shape \(1,\)"):
+        compare(text_model, ["good"], methods=[wrong_shape], show_progress=False)
+    with pytest.raises(ValueError, match="'constant' returned NaN"):
+        compare(
+            text_model, ["good"], methods=[constant(torch.nan)], show_progress=False
+        )
+
+
+def test_bad_texts_are_named() -> None:
+    text_model = planted_text_model()
+    with pytest.raises(TypeError, match="texts is the string 'good film'"):
+        compare(text_model, "good film")
+    with pytest.raises(ValueError, match="texts is empty"):
+        compare(text_model, [])
+    with pytest.raises(ValueError, match="'  ' has no tokens"):
+        compare(text_model, ["good", "  "])
+    with pytest.raises(ValueError, match="labels has 1 entries for 2 texts"):
+        compare(text_model, ["good", "bad"], labels=[1])
+
+
+def test_metrics_and_methods_can_be_chosen() -> None:
+    result = compare(
+        planted_text_model(),
+        ["good film plot", "bad film the"],
+        methods=[constant(0.0)],
+        metrics=[Comprehensiveness(bins=[1.0])],
+        show_progress=False,
+    )
+    assert result.values.shape == (1, 1, 2)
+    # Everything is replaced: what is left is an even chance.
+    expected = [text.probability - 0.5 for text in result.texts]
+    assert result.values[0, 0].tolist() == pytest.approx(expected)
+
+
+def test_progress_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    compare(planted_text_model(), ["good film"], methods=["random"])
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "Explaining" in captured.err
+    assert "Removing tokens" in captured.err
+
+
+def test_page_is_whole_and_safe(comparison: Comparison, tmp_path: Path) -> None:
+    pytest.importorskip("IPython")
+    first = replace(
+        comparison.texts[0],
+        tokens=("<script>", *comparison.texts[0].tokens[1:]),
+    )
+    changed = replace(comparison, texts=(first, *comparison.texts[1:]))
+    path = changed.to_html(tmp_path / "report" / "index.html", title="A & B", n_texts=3)
+    page = path.read_text(encoding="utf-8")
+    assert page.count("<h3>") == 3
+    assert "<script" not in page
+    assert "http" not in page
+    assert page.count("data:image/svg+xml;base64,") == 2
+    assert "<h1>A &amp; B</h1>" in page
+    for method in comparison.methods:
+        assert f"<th scope='row'>{method.name}</th>" in page
+        assert page.count(f"<b>{method.name}</b>") == 3
+        assert f"<dt>{method.name}</dt>" in page
+    assert sorted(p.name for p in path.parent.iterdir()) == ["index.html"]
+
+
+def test_missing_ipython_is_known_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, comparison: Comparison, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    with pytest.raises(ImportError, match=r"captum-attngrad\[compare\]"):
+        comparison.to_html(tmp_path / "index.html")
+    assert resolve_methods(["lime"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_values(comparison: Comparison) -> None:
+    text_model = planted_text_model()
+    text_model.model.cuda()
+    on_gpu = compare(text_model, planted_texts(), show_progress=False)
+    assert np.allclose(on_gpu.values, comparison.values, atol=1e-4)
