@@ -17,10 +17,10 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format clean
+.PHONY: help demo test tutorials lint format clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Variables: PYTHON=python3.12 (for a new .venv), DEMO_ARGS='--limit 12',"
 	@echo "           PYTEST_ARGS='-k name'"
@@ -49,6 +49,9 @@ demo: $(STAMP)  ## Explain held-out movie reviews and write report/index.html
 
 test: lint  ## Run the linters and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+tutorials: $(STAMP)  ## Run the notebooks in tutorials/ from top to bottom
+	$(BIN)/python tutorials/execute.py
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/ruff check

@@ -1,0 +1,43 @@
+"""The notebooks run from top to bottom, and were committed with their outputs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "tutorials"
+NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_runs(name: str) -> None:
+    pytest.importorskip("nbclient")
+    spec = importlib.util.spec_from_file_location("execute", FOLDER / "execute.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    notebook = module.execute(FOLDER / name)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_with_outputs(name: str) -> None:
+    cells = json.loads((FOLDER / name).read_text(encoding="utf-8"))["cells"]
+    outputs = [o for cell in cells for o in cell.get("outputs", [])]
+    assert any(o["output_type"] == "display_data" for o in outputs)
+    for output in outputs:
+        assert output["output_type"] != "error"
+        assert output.get("name") != "stderr", output["text"]
+
+
+def test_all_are_listed() -> None:
+    listed = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert NOTEBOOKS
+    assert all(f"({name})" in listed for name in NOTEBOOKS)
