@@ -4,7 +4,14 @@ Attention gradient for Captum: exact gradients of attention weights, on fused
 attention too.
 """
 
-from captum_attngrad.attr import AttentionGradient, LayerAttentionGradient
+from captum_attngrad.attr import (
+    AttentionGradient,
+    AttentionRelevance,
+    AttentionRollout,
+    AttentionWeights,
+    IntegratedAttentionGradient,
+    LayerAttentionGradient,
+)
 from captum_attngrad.capture import (
     AttentionCall,
     AttentionLayerInfo,
@@ -56,8 +63,12 @@ __all__ = [
     "AttentionLayerInfo",
     "AttentionLayers",
     "AttentionRecord",
+    "AttentionRelevance",
+    "AttentionRollout",
+    "AttentionWeights",
     "Comparison",
     "Comprehensiveness",
+    "IntegratedAttentionGradient",
     "LayerAttentionGradient",
     "Method",
     "Metric",

@@ -1,6 +1,19 @@
 """Attributions built on attention weights and their gradients."""
 
 from captum_attngrad.attr.attention_gradient import AttentionGradient
+from captum_attngrad.attr.attention_relevance import AttentionRelevance
+from captum_attngrad.attr.attention_rollout import AttentionRollout
+from captum_attngrad.attr.attention_weights import AttentionWeights
+from captum_attngrad.attr.integrated_attention_gradient import (
+    IntegratedAttentionGradient,
+)
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
 
-__all__ = ["AttentionGradient", "LayerAttentionGradient"]
+__all__ = [
+    "AttentionGradient",
+    "AttentionRelevance",
+    "AttentionRollout",
+    "AttentionWeights",
+    "IntegratedAttentionGradient",
+    "LayerAttentionGradient",
+]

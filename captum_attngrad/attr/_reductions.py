@@ -1,4 +1,4 @@
-"""From the gradient of the attention weights to one score per key.
+"""From the gradient of the attention weights to sums of it.
 
 Notation as in the docstrings of the methods: weights ``A``, gradient ``G``, values
 ``v``, output ``O = A v``, ``D_q = sum_k A_qk G_qk`` and ``m`` for the allowed pairs.
@@ -8,9 +8,14 @@ queries and keys appears; ``dO`` and ``dv`` are what the fused backward kernel g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from captum_attngrad.attr._products import tiles, transposed_attention
+from captum_attngrad.capture import _masks
 from captum_attngrad.capture._masks import PairMask
 from captum_attngrad.capture.calls import (
     ALL_ROWS,
@@ -20,78 +25,101 @@ from captum_attngrad.capture.calls import (
     widened,
 )
 
-# A block of mask rows is at most this many elements.
-_BLOCK = 1 << 22
 
-
-def pair_scores(
-    call: AttentionCall, multiply: bool, center: bool, rows: Rows = ALL_ROWS
-) -> Tensor:
-    """Scores of (query, key) pairs, ``(batch, heads, rows, keys)``.
+@dataclass(frozen=True)
+class PairScores:
+    """What the score of a (query, key) pair is made of.
 
     Args:
-        call (AttentionCall): a call with gradients.
-        multiply (bool): multiply by the attention weights.
-        center (bool): take the weighted row mean ``D_q`` off.
-        rows (slice or Tensor): all query rows, some, or one for each example.
+        multiply (bool): multiply the gradient by the attention weights.
+        center (bool): take the weighted row mean ``D_q`` off the gradient.
+        positive_only (bool): set negative scores of pairs to 0.
     """
-    scores = call.gradient(rows)
-    if not (multiply or center):
-        return scores
-    weights = call.weights(rows)
-    if center:
-        scores = scores - (weights * scores).sum(dim=-1, keepdim=True)
-        allowed = call.allowed(rows)
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, 0)
-    return scores * weights if multiply else scores
+
+    multiply: bool = False
+    center: bool = False
+    positive_only: bool = False
+
+    @property
+    def uses_value_gradients(self) -> bool:
+        """Whether the sums over the queries need ``dv``."""
+        return self.multiply and not self.positive_only
+
+    def of_pairs(self, call: AttentionCall, rows: Rows = ALL_ROWS) -> Tensor:
+        """``(batch, heads, rows, keys)``, for all query rows, some, or one for each
+        example."""
+        scores = call.gradient(rows)
+        if self.multiply or self.center:
+            weights = call.weights(rows)
+            if self.center:
+                scores = scores - (weights * scores).sum(dim=-1, keepdim=True)
+                allowed = call.allowed(rows)
+                if allowed is not None:
+                    scores = scores.masked_fill(~allowed, 0)
+            if self.multiply:
+                scores = scores * weights
+        return scores.clamp_min(0) if self.positive_only else scores
+
+    def of_keys(self, call: AttentionCall) -> Tensor:
+        """Summed over all queries, ``(batch, heads, keys)``."""
+        if not isinstance(call, FusedCall):
+            return self.of_pairs(call).sum(dim=2)
+        if self.positive_only:
+            # No closed form: blocks of rows.
+            parts = [self.of_pairs(call, rows).sum(dim=2) for rows in tiles(call)]
+            return torch.stack(parts).sum(dim=0)
+        value = widened(call.value)
+        output_gradient = call.output_gradient.to(value.dtype)
+        if self.multiply:
+            # sum_q A_qk G_qk = v_k . dv_k
+            scores = (value * call.value_gradient.to(value.dtype)).sum(dim=-1)
+            if self.center:
+                # sum_q A_qk (G_qk - D_q) = v_k . dv_k - (A^T D)_k
+                row_mean = _row_mean(call, output_gradient).unsqueeze(-1)
+                scores = scores - transposed_attention(call, row_mean).squeeze(-1)
+            return scores
+        if not self.center:
+            # sum_q m_qk G_qk = (sum_q m_qk dO_q) . v_k
+            sums = _sum_over_queries(call.pairs, output_gradient)
+            return _only_allowed(call, (sums * value).sum(dim=-1))
+        # sum_q m_qk (G_qk - D_q): D goes along as one more channel
+        row_mean = _row_mean(call, output_gradient)
+        sums = _sum_over_queries(
+            call.pairs, torch.cat([output_gradient, row_mean.unsqueeze(-1)], dim=-1)
+        )
+        scores = (sums[..., :-1] * value).sum(dim=-1) - sums[..., -1]
+        return _only_allowed(call, scores)
+
+    def of_queries(self, call: AttentionCall) -> Tensor:
+        """Summed over all keys, ``(batch, heads, queries)``."""
+        if not isinstance(call, FusedCall):
+            return self.of_pairs(call).sum(dim=3)
+        if self.positive_only:
+            parts = [self.of_pairs(call, rows).sum(dim=3) for rows in tiles(call)]
+            return torch.cat(parts, dim=2)
+        value = widened(call.value)
+        output_gradient = call.output_gradient.to(value.dtype)
+        row_mean = _row_mean(call, output_gradient)
+        if self.multiply:
+            # sum_k A_qk G_qk = D_q, and sum_k A_qk (G_qk - D_q) = 0
+            return torch.zeros_like(row_mean) if self.center else row_mean
+        # sum_k m_qk G_qk = dO_q . (sum_k m_qk v_k), with a count of the keys as one
+        # more channel where D_q is taken off each of them
+        ones = torch.ones_like(value[..., :1])
+        sums = _sum_over_keys(call.pairs, torch.cat([value, ones], dim=-1))
+        scores = (sums[..., :-1] * output_gradient).sum(dim=-1)
+        return scores - sums[..., -1] * row_mean if self.center else scores
 
 
-def key_scores(call: AttentionCall, multiply: bool, center: bool) -> Tensor:
-    """:func:`pair_scores` summed over all queries, ``(batch, heads, keys)``."""
-    if not isinstance(call, FusedCall):
-        return pair_scores(call, multiply, center).sum(dim=2)
-    value = widened(call.value)
-    output_gradient = call.output_gradient.to(value.dtype)
-    if multiply:
-        # sum_q A_qk G_qk = v_k . dv_k
-        scores = (value * call.value_gradient.to(value.dtype)).sum(dim=-1)
-        if center:
-            # sum_q A_qk (G_qk - D_q) = v_k . dv_k - (A^T D)_k
-            row_mean = _row_mean(call, output_gradient)
-            scores = scores - _transposed_attention(call, row_mean)
-        return scores
-    if not center:
-        # sum_q m_qk G_qk = (sum_q m_qk dO_q) . v_k
-        sums = _sum_over_queries(call.pairs, output_gradient)
-        return _only_allowed(call, (sums * value).sum(dim=-1))
-    # sum_q m_qk (G_qk - D_q): D goes along as one more channel
-    row_mean = _row_mean(call, output_gradient)
-    sums = _sum_over_queries(
-        call.pairs, torch.cat([output_gradient, row_mean.unsqueeze(-1)], dim=-1)
-    )
-    scores = (sums[..., :-1] * value).sum(dim=-1) - sums[..., -1]
-    return _only_allowed(call, scores)
+def zeros(call: AttentionCall, *shape: int) -> Tensor:
+    """Scores of a call that has no influence, ``(batch, *shape)``."""
+    dtype = torch.float64 if call.dtype == torch.float64 else torch.float32
+    return torch.zeros(call.batch_size, *shape, dtype=dtype, device=call.device)
 
 
 def _row_mean(call: FusedCall, output_gradient: Tensor) -> Tensor:
     """``D_q = sum_k A_qk G_qk = dO_q . O_q``, ``(batch, heads, queries)``."""
     return (output_gradient * call.output.to(output_gradient.dtype)).sum(dim=-1)
-
-
-def _transposed_attention(call: FusedCall, row_mean: Tensor) -> Tensor:
-    """``A^T D``, the value gradient of one more fused call, ``(batch, heads, keys)``.
-
-    The values have as many channels as the call's own, so that the same kernel runs;
-    D is the output gradient of the first.
-    """
-    with torch.enable_grad():
-        value = torch.zeros_like(widened(call.value)).requires_grad_()
-        output = call.attend(value)
-    gradient = torch.zeros_like(output)
-    gradient[..., 0] = row_mean
-    (result,) = torch.autograd.grad(output, value, gradient)
-    return result[..., 0]
 
 
 def _sum_over_queries(pairs: PairMask, channels: Tensor) -> Tensor:
@@ -107,11 +135,9 @@ def _sum_over_queries(pairs: PairMask, channels: Tensor) -> Tensor:
         return torch.nn.functional.pad(sums, (0, 0, 0, missing))
     if pairs.same_for_every_query():
         return channels.sum(dim=2, keepdim=True)
-    batch, heads, queries, width = channels.shape
+    batch, heads, _, width = channels.shape
     sums = channels.new_zeros(batch, heads, pairs.key_length, width)
-    step = max(1, _BLOCK // max(1, pairs.key_length * batch))
-    for start in range(0, queries, step):
-        rows = slice(start, start + step)
+    for rows in _blocks(pairs, batch):
         allowed = pairs.allowed(rows, channels.device)
         assert allowed is not None
         block = channels[:, :, rows]
@@ -124,6 +150,34 @@ def _sum_over_queries(pairs: PairMask, channels: Tensor) -> Tensor:
             part = allowed.to(block.dtype).transpose(-2, -1) @ block
         sums += part
     return sums
+
+
+def _sum_over_keys(pairs: PairMask, channels: Tensor) -> Tensor:
+    """``sum_k m_qk x_k``: ``(batch, heads, keys, c)`` to ``(.., queries or 1, c)``."""
+    if pairs.unrestricted:
+        return channels.sum(dim=2, keepdim=True)
+    if pairs.mask is None:
+        # Query q sees the keys up to q.
+        sums = channels.cumsum(dim=2)
+        last = torch.arange(pairs.query_length, device=channels.device)
+        return sums[:, :, last.clamp_max(pairs.key_length - 1)]
+    if pairs.same_for_every_query():
+        allowed = pairs.allowed(slice(0, 1), channels.device)
+        assert allowed is not None
+        return allowed.to(channels.dtype) @ channels
+    parts = []
+    for rows in _blocks(pairs, channels.shape[0] * channels.shape[1]):
+        allowed = pairs.allowed(rows, channels.device)
+        assert allowed is not None
+        parts.append(allowed.to(channels.dtype) @ channels)
+    return torch.cat(parts, dim=2)
+
+
+def _blocks(pairs: PairMask, copies: int) -> Iterator[slice]:
+    """Blocks of mask rows, of which as many copies are made."""
+    step = max(1, _masks.BLOCK // max(1, pairs.key_length * copies))
+    for start in range(0, pairs.query_length, step):
+        yield slice(start, start + step)
 
 
 def _only_allowed(call: FusedCall, scores: Tensor) -> Tensor:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import torch
 from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import AttentionAttribution, Inputs, grouped
-from captum_attngrad.attr._reductions import key_scores, pair_scores
+from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
+from captum_attngrad.attr._heads import Heads, grouped, heads_of_layers, select
+from captum_attngrad.attr._queries import (
+    Query,
+    check_keys,
+    checked_query,
+    join,
+    sum_over_calls,
+)
+from captum_attngrad.attr._reductions import PairScores, zeros
 from captum_attngrad.attr._target import LossFunction
 from captum_attngrad.capture.calls import AttentionCall
 
-Query = int | Tensor | None
 
-
-class AttentionGradient(AttentionAttribution):
+class AttentionGradient(AttentionGradientAttribution):
     r"""
     The gradient of the model's output with respect to its attention weights, as one
     signed score for each token: positive tokens support the explained output,
@@ -53,6 +59,8 @@ class AttentionGradient(AttentionAttribution):
         *,
         multiply_by_attention: bool = False,
         center: bool = False,
+        positive_only: bool = False,
+        heads: Heads = None,
         loss_func: LossFunction | None = None,
     ) -> None:
         r"""
@@ -85,6 +93,19 @@ class AttentionGradient(AttentionAttribution):
                         this is the gradient with respect to the scores before the
                         softmax.
                         Default: False
+            positive_only (bool, optional): Set the negative scores of single
+                        (query, key) pairs to 0 before they are summed, as Grad-SAM
+                        (Barkan et al. 2021) does with ``multiply_by_attention``.
+                        What speaks against the output is lost, and the sum over the
+                        queries has no closed form any more: it is taken in blocks of
+                        queries, in bounded memory and in time that grows with
+                        queries x keys.
+                        Default: False
+            heads (list[int] or Tensor, optional): The heads that count: indices, for
+                        every layer alike, or a boolean mask, ``(heads,)`` or
+                        ``(layers, heads)``, with the layers in the order of
+                        ``layer`` (within one module, as they run).
+                        Default: None, all heads
             loss_func (Callable, optional): ``loss_func(output, target)``, one number
                         or one number for each example, as
                         ``torch.nn.functional.cross_entropy``. If given, minus the
@@ -93,13 +114,14 @@ class AttentionGradient(AttentionAttribution):
                         Default: None
         """
         super().__init__(
-            forward_func,
-            layer,
-            device_ids,
-            multiply_by_attention=multiply_by_attention,
-            center=center,
-            loss_func=loss_func,
+            forward_func, layer, device_ids, heads=heads, loss_func=loss_func
         )
+        self._scores = PairScores(multiply_by_attention, center, positive_only)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether the gradient is multiplied by the attention weights."""
+        return self._scores.multiply
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -148,7 +170,8 @@ class AttentionGradient(AttentionAttribution):
 
         Raises:
             ValueError: no attention in a layer; layers with different keys; a target
-                        that is missing or out of range; a query that is out of range.
+                        that is missing or out of range; a query or a head that is
+                        out of range.
             RuntimeError: the output does not depend on the attention weights; an
                         attention dropout is active.
 
@@ -163,100 +186,28 @@ class AttentionGradient(AttentionAttribution):
             inputs,
             target,
             additional_forward_args,
-            value_gradients=self._multiply_by_attention and query is None,
+            value_gradients=self._scores.uses_value_gradients and query is None,
         )
         layers = grouped(record)
-        _check_keys(layers)
-        rows = _checked_query(query, sum(p[0].batch_size for p in record.parts))
+        check_keys(layers)
+        query = checked_query(query, sum(p[0].batch_size for p in record.parts))
+        heads = heads_of_layers(self._heads, layers)
         total: Tensor | None = None
         for name, parts in layers:
-            scores: list[Tensor] = []
-            first = 0
-            for calls in parts:
-                last = first + calls[0].batch_size
-                part_rows = rows[first:last] if isinstance(rows, Tensor) else rows
-                scores.append(self._layer_scores(name, calls, part_rows))
-                first = last
-            joined = torch.cat([s.to(scores[0].device) for s in scores])
-            total = joined if total is None else total + joined.to(total.device)
+            of_call = partial(self._scores_of_call, heads[name])
+            scores = join(sum_over_calls(name, parts, query, of_call))
+            total = scores if total is None else total + scores.to(total.device)
         assert total is not None
         return (total,) if isinstance(inputs, tuple) else total
 
-    def _layer_scores(
-        self, name: str, calls: list[AttentionCall], query: Query
+    def _scores_of_call(
+        self, heads: Tensor | None, call: AttentionCall, rows: Tensor | None
     ) -> Tensor:
-        """Scores of one attention module, summed over its calls, queries and heads."""
-        call = calls[0]
-        dtype = torch.float64 if call.dtype == torch.float64 else torch.float32
-        total = torch.zeros(
-            call.batch_size, call.key_length, dtype=dtype, device=call.device
-        )
-        if query is None:
-            for call in calls:
-                if call.on_path:
-                    scores = key_scores(call, self._multiply_by_attention, self._center)
-                    total = total + scores.sum(dim=1)
-            return total
-        rows = _rows_of_examples(name, calls, query)
-        for call in calls:
-            here = (rows >= 0) & (rows < call.query_length)
-            if call.on_path and bool(here.any()):
-                scores = pair_scores(
-                    call,
-                    self._multiply_by_attention,
-                    self._center,
-                    rows.clamp(0, call.query_length - 1),
-                )
-                total = total + scores.sum(dim=(1, 2)) * here.unsqueeze(1)
-            rows = rows - call.query_length
-        return total
-
-
-def _checked_query(query: Query, examples: int) -> Query:
-    if query is None or (isinstance(query, int) and not isinstance(query, bool)):
-        return query
-    if not isinstance(query, Tensor) or query.is_floating_point() or query.is_complex():
-        given = query.dtype if isinstance(query, Tensor) else type(query).__name__
-        raise ValueError(
-            f"query must be None, an int or a tensor of integers, got {given}."
-        )
-    if query.numel() == 1 and query.dim() == 0:
-        return int(query.item())
-    if tuple(query.shape) != (examples,):
-        raise ValueError(
-            f"query has shape {tuple(query.shape)}, expected ({examples},): one row "
-            "for each example."
-        )
-    return query
-
-
-def _rows_of_examples(name: str, calls: list[AttentionCall], query: Query) -> Tensor:
-    """The chosen row of each example, counted over all calls of the module."""
-    total = sum(call.query_length for call in calls)
-    call = calls[0]
-    rows = torch.as_tensor(query, device=call.device).expand(call.batch_size)
-    bad = rows[(rows < -total) | (rows >= total)]
-    if bad.numel():
-        raise ValueError(
-            f"query={int(bad[0])} is out of range: layer {name!r} has {total} queries."
-        )
-    return torch.where(rows < 0, rows + total, rows)
-
-
-def _check_keys(layers: list[tuple[str, list[list[AttentionCall]]]]) -> None:
-    lengths: dict[int, list[str]] = {}
-    for name, parts in layers:
-        for call in parts[0]:
-            names = lengths.setdefault(call.key_length, [])
-            if name not in names:
-                names.append(name)
-    if len(lengths) > 1:
-        listed = "; ".join(
-            f"{keys} keys in {', '.join(map(repr, names))}"
-            for keys, names in lengths.items()
-        )
-        raise ValueError(
-            f"The layers attend to different keys and cannot be summed: {listed}. "
-            "Choose layers with the same keys with layer=[...], or use "
-            "LayerAttentionGradient, which keeps layers apart."
-        )
+        """Scores of one call, summed over the chosen heads and queries."""
+        if not call.on_path:
+            return zeros(call, call.key_length)
+        if rows is None:
+            scores = self._scores.of_keys(call)
+        else:
+            scores = self._scores.of_pairs(call, rows).squeeze(2)
+        return select(scores, heads).sum(dim=1)

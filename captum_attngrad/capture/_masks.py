@@ -6,11 +6,13 @@ made on demand, so that nobody has to hold a (queries x keys) tensor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+# Tensors with rows of a (queries x keys) matrix hold at most this many elements.
+BLOCK = 1 << 22
 # A score this far below the best one of its row has weight 0 in every dtype.
 # Masks are written as -inf, finfo.min, -1e9 or -1e4; attention biases stay far above.
 _FORBIDDEN_MARGIN = 5000.0
@@ -87,6 +89,31 @@ class PairMask:
             return True
         # Reading the mask once is far cheaper than multiplying by it.
         return bool((self.mask == self.mask[..., :1, :]).all())
+
+    def rows_with_keys(self, device: torch.device) -> Tensor | None:
+        """Which queries may see any key at all, ``(batch or 1, heads or 1, queries)``;
+        None: every query may."""
+        if self.mask is None:
+            return None
+        # What is expanded is the same all over.
+        mask = self.mask
+        for dim in (0, 1):
+            if mask.stride(dim) == 0:
+                mask = mask.narrow(dim, 0, 1)
+        narrow = replace(self, mask=mask)
+        same = self.same_for_every_query()
+        step = max(1, BLOCK // max(1, mask.shape[0] * mask.shape[1] * self.key_length))
+        blocks = []
+        for start in range(0, 1 if same else self.query_length, step):
+            allowed = narrow.allowed(
+                slice(0, 1) if same else slice(start, start + step), device
+            )
+            assert allowed is not None
+            blocks.append(allowed.any(dim=-1))
+        rows = torch.cat(blocks, dim=-1)
+        if bool(rows.all()):
+            return None
+        return rows.expand(-1, -1, self.query_length) if same else rows
 
     def _causal_rows(self, rows: slice | Tensor, device: torch.device) -> Tensor:
         keys = torch.arange(self.key_length, device=device)

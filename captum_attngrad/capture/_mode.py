@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 
+from captum_attngrad.capture._interfaces import (
+    flex_kernel,
+    registry_kernel,
+    running,
+)
+from captum_attngrad.capture._kernels import Kernel, KernelCall
+from captum_attngrad.capture._layout import scale_examples
 from captum_attngrad.capture._masks import forbidden_scores
 from captum_attngrad.capture._multihead import open_multi_head_attention_forward
 from captum_attngrad.capture._written_out import SOFTMAX, Softmax, WrittenOutAttention
@@ -19,6 +27,9 @@ from captum_attngrad.capture.calls import (
     SoftmaxCall,
     gradient_source,
 )
+
+# How transformers calls the functions of its registry.
+_REGISTRY_ARGUMENTS = ("module", "query", "key", "value", "attention_mask")
 
 
 class AttentionMode(TorchFunctionMode):
@@ -32,6 +43,10 @@ class AttentionMode(TorchFunctionMode):
         start_graph (bool): switch autograd on at the first attention call (the
             caller has switched it off for what comes before).
         allow_dropout (bool): whether attention dropout may be active.
+        factors (Mapping[int, Tensor], optional): what to multiply the attention weights
+            of some calls with, ``(examples,)`` or ``(1,)`` for each call's ``place``.
+            A scaled call records its weights as they were, and the gradient with
+            respect to the scaled ones.
     """
 
     def __init__(
@@ -41,22 +56,28 @@ class AttentionMode(TorchFunctionMode):
         value_gradients: bool = True,
         start_graph: bool = False,
         allow_dropout: bool = False,
+        factors: Mapping[int, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self._add = add
+        self._calls = 0
+        self._add_call = add
         self._where = where
         self._value_gradients = value_gradients
         self._start_graph = start_graph
         self._allow_dropout = allow_dropout
+        self._factors = factors or {}
+        self._places = 0
         self._written_out = WrittenOutAttention()
 
     def enter(self) -> None:
         """A recorded layer starts."""
         self.__enter__()  # type: ignore[no-untyped-call]
+        running.hooks.append(self._through_registry)
 
     def leave(self) -> None:
         """The outermost recorded layer has finished."""
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        running.hooks.pop()
         self._written_out.clear()
 
     def __torch_function__(
@@ -72,12 +93,26 @@ class AttentionMode(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return open_multi_head_attention_forward(*args, **kwargs)
+        if isinstance(func, HigherOrderOperator):
+            if func.__name__ == "flex_attention":
+                return self._flex(func, *args, **kwargs)
+            return func(*args, **kwargs)
         if getattr(func, "__name__", "") in SOFTMAX:
             return self._softmax(func, args, kwargs)
         result = func(*args, **kwargs)
         for softmax in self._written_out.see(func, args, kwargs, result):
             self._add_written_out(softmax)
         return result
+
+    def _next_place(self) -> int:
+        """Numbers the fused calls and softmaxes as they come, attention or not, so
+        that one call has the same number in every forward pass."""
+        self._places += 1
+        return self._places - 1
+
+    def _add(self, call: AttentionCall) -> None:
+        self._calls += 1
+        self._add_call(call)
 
     # -- scaled dot-product attention -------------------------------------------------
 
@@ -112,16 +147,23 @@ class AttentionMode(TorchFunctionMode):
             t if t.shape[:-2] == lead else t.expand(*lead, *t.shape[-2:])
             for t in (query, key, value)
         )
+        place = self._next_place()
+        weighed = value
+        if place in self._factors:
+            # (alpha A) v = A (alpha v): the kernel can stay.
+            dims = range(min(1, len(lead)))
+            factor = self._factors[place]
+            weighed = scale_examples(value, factor, dims, value.dim() == 3)
         sources: tuple[Any, ...] = ()
         value_sources: tuple[Any, ...] = ()
         if self._value_gradients and torch.is_grad_enabled():
             # A tensor that only this call uses: its gradient is dv *through* it.
-            value = _own(value)
-            value_sources = (gradient_source(value),)
+            weighed = _own(weighed)
+            value_sources = (gradient_source(weighed),)
         output = F.scaled_dot_product_attention(
             query,
             key,
-            value,
+            weighed,
             attn_mask=attn_mask,
             dropout_p=dropout_p,
             is_causal=is_causal,
@@ -131,20 +173,142 @@ class AttentionMode(TorchFunctionMode):
         if torch.is_grad_enabled():
             output, returned = _anchored(output)
             sources = (gradient_source(output), *value_sources)
-        self._add(
-            FusedCall(
-                *self._where(),
-                query,
-                key,
-                value,
-                attn_mask,
-                is_causal,
-                scale,
-                output,
-                sources,
-            )
+        call = FusedCall(
+            *self._where(),
+            query,
+            key,
+            value,
+            attn_mask,
+            is_causal,
+            scale,
+            output,
+            sources,
         )
+        call.place = place
+        self._add(call)
         return returned
+
+    # -- other kernels ----------------------------------------------------------------
+
+    def _flex(
+        self,
+        func: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        score_mod: Any,
+        block_mask: tuple[Any, ...],
+        scale: float,
+        *rest: Any,
+    ) -> Any:
+        def run(value: Tensor) -> tuple[Tensor, Any]:
+            output, *others = func(
+                query, key, value, score_mod, block_mask, scale, *rest
+            )
+            return output, others
+
+        def describe() -> Kernel:
+            return flex_kernel(score_mod, block_mask[-1])
+
+        output, others = self._kernel(describe, query, key, value, scale, run)
+        return (output, *others)
+
+    def _through_registry(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """A function of transformers' attention registry is called."""
+        given = dict(zip(_REGISTRY_ARGUMENTS, args, strict=False)) | kwargs
+        before = self._calls
+        seen = False
+
+        def run(value: Tensor) -> tuple[Tensor, Any]:
+            nonlocal seen
+            if "value" in kwargs:
+                result = function(*args, **(kwargs | {"value": value}))
+            else:
+                result = function(*args[:3], value, *args[4:], **kwargs)
+            seen = self._calls > before
+            return result[0].transpose(1, 2), result
+
+        def describe() -> Kernel | None:
+            if seen:
+                return None
+            if given.get("dropout", 0) > 0:
+                self._refuse_dropout()
+            return registry_kernel(name, self._where()[0], given)
+
+        query, key, value = (given[name] for name in ("query", "key", "value"))
+        output, result = self._kernel(
+            describe, query, key, value, given.get("scaling"), run
+        )
+        if seen:  # it is made of operations that this mode has recorded
+            if given.get("s_aux") is not None and name == "flex_attention":
+                raise NotImplementedError(
+                    f"Layer {self._where()[0]!r} puts an attention sink behind flex "
+                    "attention, and the weights that result are unknown. Use "
+                    "model.set_attn_implementation('eager') for the explanation."
+                )
+            return result
+        return (output.transpose(1, 2), *result[1:])
+
+    def _kernel(
+        self,
+        describe: Callable[[], Kernel | None],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None,
+        run: Callable[[Tensor], tuple[Tensor, Any]],
+    ) -> tuple[Tensor, Any]:
+        """Run a kernel that is seen from outside, and record what it is described as
+        (None: not at all)."""
+        if self._start_graph:
+            torch.set_grad_enabled(True)
+        place = self._next_place()
+        scaled = place in self._factors
+        own = value
+        if scaled:
+            own = scale_examples(value, self._factors[place], (0,), False)
+        sources: tuple[Any, ...] = ()
+        record_value = self._value_gradients and torch.is_grad_enabled()
+        if record_value:
+            own = _own(own)
+        output, others = run(own)
+        kernel = describe()
+        if kernel is None:
+            return output, others
+        returned = output
+        if torch.is_grad_enabled():
+            if own.requires_grad and not output.requires_grad:
+                raise RuntimeError(
+                    f"The attention kernel {kernel.name!r} of layer "
+                    f"{self._where()[0]!r} has no backward pass, so nothing that "
+                    "comes before it can be explained. Use another attention "
+                    "implementation (Hugging Face: "
+                    "model.set_attn_implementation('sdpa'))."
+                )
+            output, returned = _anchored(output)
+            sources = (gradient_source(output),)
+            if record_value:
+                sources = (*sources, gradient_source(own))
+        call = KernelCall(
+            *self._where(),
+            query,
+            key,
+            value,
+            kernel,
+            scale,
+            output,
+            sources,
+            check=not scaled,
+        )
+        call.place = place
+        self._add(call)
+        return returned, others
 
     # -- softmax written out ----------------------------------------------------------
 
@@ -156,16 +320,23 @@ class AttentionMode(TorchFunctionMode):
         weights = func(*args, **kwargs)
         if dim is None or not scores.dim() or isinstance(dim, str):
             return weights
-        returned, source = weights, None
+        place = self._next_place()
+        scaled = weights
+        if place in self._factors:
+            dims = [d for d in range(weights.dim()) if d != dim % weights.dim()]
+            factor = self._factors[place]
+            scaled = scale_examples(weights, factor, dims, weights.dim() == 3)
+        returned, source = scaled, None
         if torch.is_grad_enabled():
-            weights, returned = _anchored(weights)
-            source = gradient_source(weights)
+            scaled, returned = _anchored(scaled)
+            source = gradient_source(scaled)
         softmax = Softmax(
             weights.detach(),
             dim % weights.dim(),
             scores.detach(),
             self._written_out.is_linear_feature(scores, dim),
             source,
+            place,
         )
         self._written_out.started(returned, softmax)
         return returned
@@ -173,15 +344,20 @@ class AttentionMode(TorchFunctionMode):
     def _add_written_out(self, softmax: Softmax) -> None:
         if softmax.dropped:
             self._refuse_dropout()
+        assert softmax.keys is not None
+        if softmax.call is not None:
+            softmax.call.keys = softmax.keys
+            return
         assert softmax.scores is not None
         scores = softmax.scores.movedim(softmax.dim, -1)
         forbidden = forbidden_scores(scores).movedim(-1, softmax.dim)
         softmax.scores = None
-        self._add(
-            SoftmaxCall(
-                *self._where(), softmax.weights, softmax.dim, forbidden, softmax.source
-            )
+        softmax.call = SoftmaxCall(
+            *self._where(), softmax.weights, softmax.dim, forbidden, softmax.source
         )
+        softmax.call.keys = softmax.keys
+        softmax.call.place = softmax.place
+        self._add(softmax.call)
 
     def _refuse_dropout(self) -> None:
         if self._allow_dropout:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture.calls import SoftmaxCall
+
 SOFTMAX = frozenset({"softmax", "_softmax"})
 _ELEMENTWISE = frozenset(
     "dropout dropout_ alpha_dropout feature_dropout to type type_as float double half "
@@ -25,9 +27,9 @@ _ELEMENTWISE = frozenset(
 )
 _RESHAPE = frozenset(
     "transpose permute swapaxes swapdims movedim moveaxis t unsqueeze squeeze view "
-    "reshape flatten unflatten expand expand_as view_as reshape_as __getitem__ "
-    "adjoint".split()
+    "reshape flatten unflatten expand expand_as view_as reshape_as adjoint".split()
 )
+_SLICE = frozenset({"__getitem__", "narrow"})
 # Shape operations whose arguments are sizes.
 _SIZED = frozenset("view reshape unflatten expand expand_as view_as reshape_as".split())
 _PROPERTIES = frozenset(
@@ -50,8 +52,11 @@ class Softmax:
     scores: Tensor | None
     from_linear: bool  # over the output features of a linear layer
     source: Any
+    place: int  # among the fused calls and softmaxes of the forward pass
     dropped: bool = False  # an active dropout lies between the softmax and the values
-    confirmed: bool = False
+    # Which entries weigh values; None until it is known to be attention.
+    keys: range | None = None
+    call: SoftmaxCall | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class _Track:
     kind: str  # "weights", "products" (weights times values), "linear" or "stack"
     dim: int
     softmax: Softmax | None = None
+    keys: range = range(0)  # which entries of the softmax dimension are left
 
 
 class WrittenOutAttention:
@@ -75,7 +81,8 @@ class WrittenOutAttention:
 
     def started(self, result: Tensor, softmax: Softmax) -> None:
         """Follow the result of a softmax."""
-        self._follow(result, _Track("weights", softmax.dim, softmax))
+        keys = range(result.shape[softmax.dim])
+        self._follow(result, _Track("weights", softmax.dim, softmax, keys))
 
     def is_linear_feature(self, scores: Tensor, dim: int) -> bool:
         track = self._track(scores)
@@ -91,7 +98,8 @@ class WrittenOutAttention:
     ) -> list[Softmax]:
         """Take note of one operation that has just run.
 
-        Returns the softmaxes that it shows to be attention.
+        Returns the softmaxes that it shows to be attention, or of which it shows that
+        more entries weigh values than were known.
         """
         self._see(getattr(func, "__name__", ""), func, args, kwargs, result)
         if not self._found:
@@ -132,6 +140,8 @@ class WrittenOutAttention:
             self._see_sum(args, kwargs)
         elif name in _ELEMENTWISE:
             self._see_elementwise(name, args, kwargs, result)
+        elif name in _SLICE:
+            self._see_slice(func, args, kwargs, result)
         elif name in _RESHAPE or (name == "__get__" and func in _PROPERTIES):
             self._see_reshape(func, args, kwargs, result)
 
@@ -179,11 +189,34 @@ class WrittenOutAttention:
         track = self._track(tensor)
         if track is None or not isinstance(result, Tensor):
             return
-        if getattr(func, "__name__", "") == "__getitem__" and not _basic(args[1]):
-            return
         dim = _where_dim_goes(func, args, kwargs, track.dim)
         if dim is not None:
             self._follow(result, replace(track, dim=dim))
+
+    def _see_slice(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        tensor = args[0] if args else None
+        track = self._track(tensor)
+        if track is None or not isinstance(tensor, Tensor):
+            return
+        if func.__name__ == "__getitem__" and not _basic(args[1]):
+            return
+        if tensor.shape[track.dim] == 1:
+            self._see_reshape(func, args, kwargs, result)
+            return
+        # The same slice of a tensor in which only this dimension has a stride (of 2, so
+        # that a new axis, which has 0 or 1, is not taken for it).
+        size = tensor.shape[track.dim]
+        shape = [1] * tensor.dim()
+        shape[track.dim] = size
+        probe = torch.empty(2 * size, device="cpu")[::2].view(shape)
+        left = func(probe.expand(tensor.shape), *args[1:], **kwargs)
+        for dim in range(left.dim()):
+            if left.stride(dim) == 2:
+                first = left.storage_offset() // 2
+                keys = track.keys[first : first + left.shape[dim]]
+                self._follow(result, replace(track, dim=dim, keys=keys))
 
     # -- products with values ---------------------------------------------------------
 
@@ -252,7 +285,7 @@ class WrittenOutAttention:
             return
         dims = dims if isinstance(dims, (list, tuple)) else (dims,)
         if track.dim in {d % tensor.dim() for d in dims}:
-            self._is_attention(track.softmax)
+            self._is_attention(track)
 
     def _weighs(
         self, track: _Track, weights: Tensor, values: Tensor, values_dim: int
@@ -261,11 +294,17 @@ class WrittenOutAttention:
             return
         if _values_excluded(track, weights, values, self._track(values), values_dim):
             return
-        self._is_attention(track.softmax)
+        self._is_attention(track)
 
-    def _is_attention(self, softmax: Softmax | None) -> None:
-        if softmax is not None and not softmax.confirmed:
-            softmax.confirmed = True
+    def _is_attention(self, track: _Track) -> None:
+        softmax, keys = track.softmax, track.keys
+        if softmax is None:
+            return
+        if softmax.keys is not None:
+            known = softmax.keys
+            keys = range(min(known.start, keys.start), max(known.stop, keys.stop))
+        if keys != softmax.keys:
+            softmax.keys = keys
             self._found.append(softmax)
 
 

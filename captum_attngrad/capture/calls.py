@@ -38,6 +38,7 @@ class AttentionCall(ABC):
     def __init__(self, layer: str, scopes: tuple[int, ...]) -> None:
         self.layer = layer
         self.scopes = scopes  # which of the recorded layers the call was made in
+        self.place = 0  # among the fused calls and softmaxes of its forward pass
         self.batch_size = 0
         self.heads = 0
         self.query_length = 0
@@ -305,7 +306,8 @@ class SoftmaxCall(AttentionCall):
     """Attention written out: the weights are the result of a softmax.
 
     The gradient is taken at the softmax itself, so that a later dropout, cast,
-    reshape or change in place does not matter.
+    reshape or change in place does not matter. Entries of the softmax that weigh no
+    value (an attention sink) are no keys: the weights then sum to less than one.
     """
 
     kind = "softmax"
@@ -326,7 +328,7 @@ class SoftmaxCall(AttentionCall):
         self._dim = dim % weights.dim()
         self._source = source
         self._permutation: tuple[int, ...] = ()
-        self.key_length = weights.shape[self._dim]
+        self.keys = range(weights.shape[self._dim])  # the entries that weigh values
 
     @property
     def sources(self) -> tuple[Any, ...]:
@@ -351,20 +353,23 @@ class SoftmaxCall(AttentionCall):
 
     def arrange(self, batch_dim: int, fold: int) -> None:
         shape = self._raw.shape
+        self.key_length = len(self.keys)
         rest = [i for i in range(len(shape)) if i != self._dim]
         if not rest:  # one distribution over the keys, no batch at all
             self._permutation = (self._dim,)
-            self._shape: tuple[int, ...] = (1, 1, 1, shape[self._dim])
+            self._shape: tuple[int, ...] = (1, 1, 1, self.key_length)
         else:
             batch = rest.pop(batch_dim)
             self._permutation = (batch, *rest, self._dim)
             queries = shape[rest[-1]] if rest else 1
-            self._shape = (shape[batch] // fold, -1, queries, shape[self._dim])
+            self._shape = (shape[batch] // fold, -1, queries, self.key_length)
         self.batch_size = self._shape[0]
         self.query_length = self._shape[2]
         self.heads = self._arranged(self._raw).shape[1]
 
     def _arranged(self, tensor: Tensor) -> Tensor:
+        if self.key_length < tensor.shape[self._dim]:
+            tensor = tensor.narrow(self._dim, self.keys.start, self.key_length)
         tensor = tensor.permute(self._permutation)
         if -1 in self._shape:
             # An empty dimension would leave -1 undetermined.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList
 from torch.utils.hooks import RemovableHandle
 
+from captum_attngrad.capture._interfaces import interfaces
+from captum_attngrad.capture._layout import find_batch
 from captum_attngrad.capture._mode import AttentionMode
 from captum_attngrad.capture.calls import AttentionCall
 
@@ -84,7 +86,7 @@ class AttentionRecord:
                 sum(size)
                 for size in zip(*(call.batch_like_sizes for call in same), strict=True)
             ]
-            batch_dim, fold = _find_batch(sizes, batch_size, same[0].may_fold)
+            batch_dim, fold = find_batch(sizes, batch_size, same[0].may_fold)
             for call in same:
                 call.arrange(batch_dim, fold)
 
@@ -170,7 +172,8 @@ class Recorder:
         layers (list of Module): the recorded layers (scopes).
         model (Module, optional): gives the modules their names.
         batch_size (int, optional): number of examples.
-        value_gradients, start_graph, allow_dropout: see :class:`AttentionMode`.
+        value_gradients, start_graph, allow_dropout, factors: see
+            :class:`AttentionMode`.
     """
 
     def __init__(
@@ -182,6 +185,7 @@ class Recorder:
         value_gradients: bool = True,
         start_graph: bool = False,
         allow_dropout: bool = False,
+        factors: Mapping[int, Tensor] | None = None,
     ) -> None:
         for layer in layers:
             _check_layer(layer)
@@ -191,10 +195,11 @@ class Recorder:
         self._layers = list(layers)
         self._model = model
         self._batch_size = batch_size
-        self._options = {
+        self._options: dict[str, Any] = {
             "value_gradients": value_gradients,
             "start_graph": start_graph,
             "allow_dropout": allow_dropout,
+            "factors": factors,
         }
         self._state = _ThreadState()
         self._lock = threading.Lock()
@@ -202,6 +207,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         _fast_path.disable()
+        interfaces.enable()
         try:
             starts = self._where_layers_start()
             for name, module, within in self._named_modules():
@@ -233,6 +239,7 @@ class Recorder:
         self._state.mode = None
         if error is not None:
             self._drop()
+        interfaces.disable()
         _fast_path.enable()
 
     def finish(
@@ -369,19 +376,6 @@ def _check_layer(layer: Any) -> None:
             f"{type(layer).__name__} is compiled with torch.jit (scripted or traced), "
             "which hides its attention calls. Explain the original Python module."
         )
-
-
-def _find_batch(
-    sizes: list[int], batch_size: int | None, may_fold: bool
-) -> tuple[int, int]:
-    """Which of the dimensions is the batch, and how many heads are folded into it."""
-    if batch_size is None or sizes[0] == batch_size or batch_size == 0:
-        return 0, 1
-    if may_fold and sizes[0] % batch_size == 0 and sizes[0] > 0:
-        return 0, sizes[0] // batch_size
-    if batch_size in sizes:
-        return sizes.index(batch_size), 1
-    return 0, 1
 
 
 def _replica_order(

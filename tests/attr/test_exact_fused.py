@@ -228,7 +228,7 @@ def test_causal_calls_with_unequal_lengths(shape: tuple[int, int]) -> None:
 
 
 def test_a_mask_too_large_for_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captum_attngrad.attr._reductions._BLOCK", 1)
+    monkeypatch.setattr("captum_attngrad.capture._masks.BLOCK", 1)
     case = {"batch": 2, "heads": 2, "key_heads": 2, "shape": (5, 4), "seed": 1}
     case |= {"causal": False, "bias": None, "scale": None, "frozen": False}
     for rows in ((5,), (2, 2, 5)):

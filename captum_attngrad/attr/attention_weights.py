@@ -1,0 +1,154 @@
+"""The attention weights themselves, as a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from captum._utils.typing import TargetType
+from captum.log import log_usage
+from torch import Tensor
+from torch.nn import Module
+
+from captum_attngrad.attr._base import AttentionAttribution, Inputs
+from captum_attngrad.attr._heads import Heads, grouped, heads_of_layers, select
+from captum_attngrad.attr._products import transposed_attention
+from captum_attngrad.attr._queries import (
+    Query,
+    check_keys,
+    checked_query,
+    join,
+    sum_over_calls,
+)
+from captum_attngrad.attr._reductions import zeros
+from captum_attngrad.capture.calls import AttentionCall
+
+
+class AttentionWeights(AttentionAttribution):
+    r"""
+    The attention that each token receives: the weights, summed over the queries (or
+    those of one query row), averaged over the heads of a layer and added over the
+    layers, :math:`\sum_l \frac{1}{H} \sum_h \sum_q A^{lh}_{qk}`.
+
+    This is the baseline that everybody knows, not an explanation of the output: it
+    has no sign, is the same for every target, and a token may be attended to without
+    any effect. For what attention does to an output, use :class:`AttentionGradient`
+    or :class:`IntegratedAttentionGradient`.
+
+    Cost: one forward pass without autograd. On fused attention the sum over the
+    queries, :math:`A^T 1`, is the value gradient of one more fused call, so that no
+    (queries x keys) tensor is built.
+
+    On when attention weights explain and when not: S. Jain and B. C. Wallace,
+    *Attention is not Explanation* (2019); S. Wiegreffe and Y. Pinter, *Attention is
+    not not Explanation* (2019).
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: Module | list[Module] | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        heads: Heads = None,
+    ) -> None:
+        r"""
+        Args:
+
+            forward_func (Callable or torch.nn.Module): The model, or any function
+                        that runs it, as for :class:`AttentionGradient`.
+            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
+                        whose attention is summed, as for :class:`AttentionGradient`.
+                        Default: None, every attention layer in ``forward_func``,
+                        which must be a Module then
+            device_ids (list[int], optional): Device ID list, necessary only if
+                        forward_func applies a DataParallel model.
+                        Default: None
+            heads (list[int] or Tensor, optional): The heads that are averaged:
+                        indices, or a boolean mask, as for
+                        :class:`AttentionGradient`.
+                        Default: None, all heads
+        """
+        super().__init__(forward_func, layer, device_ids, heads=heads)
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: TargetType = None,
+        additional_forward_args: object | None = None,
+        *,
+        query: Query = None,
+    ) -> Tensor | tuple[Tensor]:
+        r"""
+        Args:
+
+            inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
+                        computed, batch first, as for
+                        :meth:`AttentionGradient.attribute`.
+            target (optional): Accepted for the sake of one interface and not used:
+                        attention weights are the same for every output.
+                        Default: None
+            additional_forward_args (Any, optional): Further arguments of
+                        forward_func, one argument or a tuple.
+                        Default: None
+            query (int or Tensor, optional): Which query rows are summed: an index
+                        that holds for all examples (0 for a leading CLS token, -1
+                        for the last position), a tensor of integers, ``(batch,)``,
+                        with one row for each example, or a boolean tensor,
+                        ``(batch, queries)``, with the rows to sum.
+                        Default: None, all rows. Those of padding tokens are among
+                        them, so that the scores of a text depend on how far it is
+                        padded; pass the attention mask as ``query`` to leave them
+                        out.
+
+        Returns:
+            *Tensor* or *tuple[Tensor]* of **attributions**:
+            - **attributions** (*Tensor* or *tuple[Tensor]*):
+                        ``(batch, keys)``, not negative, in units of attention: over
+                        the keys they sum to the number of query rows times the
+                        number of layers. Keys that may not be attended to are
+                        exactly 0. If ``inputs`` is a tuple, a tuple with this one
+                        tensor.
+
+        Raises:
+            ValueError: no attention in a layer; layers with different keys; a query or
+                        a head that is out of range.
+            RuntimeError: an attention dropout is active.
+
+        Examples::
+
+            >>> # What the CLS token attends to in the last layer, (N, L)
+            >>> weights = AttentionWeights(model, model.encoder.layers[-1])
+            >>> attributions = weights.attribute(input_ids, query=0)
+        """
+        record = self._record_forward(inputs, additional_forward_args)
+        layers = grouped(record)
+        check_keys(layers)
+        examples = sum(part[0].batch_size for part in record.parts)
+        query = checked_query(query, examples, masks=True)
+        heads = heads_of_layers(self._heads, layers)
+        total: Tensor | None = None
+        for name, parts in layers:
+            of_call = partial(_weights_of_call, heads[name])
+            scores = join(sum_over_calls(name, parts, query, of_call))
+            total = scores if total is None else total + scores.to(total.device)
+        assert total is not None
+        return (total,) if isinstance(inputs, tuple) else total
+
+
+def _weights_of_call(
+    heads: Tensor | None, call: AttentionCall, rows: Tensor | None
+) -> Tensor:
+    """Attention in some rows of one call, averaged over the chosen heads."""
+    if rows is not None and rows.dim() == 1:
+        weights = call.weights(rows).squeeze(2)
+    else:
+        summed = zeros(call, 1, call.query_length, 1)
+        summed += 1 if rows is None else rows[:, None, :, None]
+        weights = transposed_attention(call, summed).squeeze(3)
+    chosen = select(weights, heads)
+    if not chosen.shape[1]:
+        return zeros(call, call.key_length)
+    return chosen.mean(dim=1)
