@@ -94,15 +94,14 @@ class PairScores:
         """Summed over all keys, ``(batch, heads, queries)``."""
         if not isinstance(call, FusedCall):
             return self.of_pairs(call).sum(dim=3)
-        if self.positive_only:
+        if self.positive_only or (self.multiply and self.center):
             parts = [self.of_pairs(call, rows).sum(dim=3) for rows in tiles(call)]
             return torch.cat(parts, dim=2)
         value = widened(call.value)
         output_gradient = call.output_gradient.to(value.dtype)
         row_mean = _row_mean(call, output_gradient)
         if self.multiply:
-            # sum_k A_qk G_qk = D_q, and sum_k A_qk (G_qk - D_q) = 0
-            return torch.zeros_like(row_mean) if self.center else row_mean
+            return row_mean  # sum_k A_qk G_qk = D_q
         # sum_k m_qk G_qk = dO_q . (sum_k m_qk v_k), with a count of the keys as one
         # more channel where D_q is taken off each of them
         ones = torch.ones_like(value[..., :1])
@@ -156,7 +155,7 @@ def _sum_over_keys(pairs: PairMask, channels: Tensor) -> Tensor:
     """``sum_k m_qk x_k``: ``(batch, heads, keys, c)`` to ``(.., queries or 1, c)``."""
     if pairs.unrestricted:
         return channels.sum(dim=2, keepdim=True)
-    if pairs.mask is None:
+    if pairs.mask is None and pairs.causal:
         # Query q sees the keys up to q.
         sums = channels.cumsum(dim=2)
         last = torch.arange(pairs.query_length, device=channels.device)

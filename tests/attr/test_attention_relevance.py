@@ -14,7 +14,7 @@ from tests import reference
 from tests.attr.encoder import WIDTH, Encoder, Sizes, close, encoders
 from tests.attr.encoder import weights_and_gradients as truth
 from tests.attr.models import classifier, token_ids
-from tests.attr.test_conventions import Replicated
+from tests.attr.surroundings import Replicated
 from tests.attr.test_errors import CrossAndSelf
 
 Pair = tuple[Tensor, Tensor]

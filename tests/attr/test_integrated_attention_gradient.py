@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_attngrad.attr import AttentionGradient, IntegratedAttentionGradient
 from tests.attr.encoder import WIDTH, Encoder, Sizes, close, encoders, fused
 from tests.attr.models import classifier, token_ids
-from tests.attr.test_conventions import Replicated
+from tests.attr.surroundings import Replicated
 from tests.attr.test_errors import CrossAndSelf
 from tests.attr.test_exact_written_out import FORMS, WrittenOut
 from tests.reference import MaterialisedAttention

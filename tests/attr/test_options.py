@@ -23,7 +23,7 @@ from tests import reference
 from tests.attr.encoder import WIDTH, Encoder, Sizes, close, encoders
 from tests.attr.encoder import weights_and_gradients as truth
 from tests.attr.models import classifier, token_ids
-from tests.attr.test_conventions import Replicated, state, unchanged
+from tests.attr.surroundings import Replicated, state, unchanged
 from tests.attr.test_exact_fused import Attention, build, cases, needs_gqa
 from tests.attr.test_exact_fused import truth as fused_truth
 
