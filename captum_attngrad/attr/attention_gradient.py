@@ -154,7 +154,8 @@ class AttentionGradient(AttentionGradientAttribution):
                         leading CLS token, -1 for the last position), or a tensor of
                         integers, ``(batch,)``, with one row for each example. Where
                         a layer is called several times in one forward pass, the
-                        rows of its calls are counted on.
+                        rows of its calls are counted on (with layers that share
+                        one module, as in ALBERT, 0 is a row of the first of them).
                         Default: None
 
         Returns:
