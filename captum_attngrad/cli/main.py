@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from captum_attngrad import __version__
-from captum_attngrad.cli import demo
+from captum_attngrad.cli import compare, demo, explain, layers
 from captum_attngrad.cli.errors import UsageError
 
 _DESCRIPTION = (
@@ -16,7 +16,10 @@ _DESCRIPTION = (
 _EPILOG = """\
 examples:
   captum-attngrad demo --output report/
-  captum-attngrad demo --help
+  captum-attngrad explain "A warm, funny film." --model lstm
+  captum-attngrad compare --model lstm --data movie-reviews --output report/
+  captum-attngrad layers --model minilm
+  captum-attngrad compare --help
 """
 
 
@@ -41,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True
     )
-    demo.add_parser(commands)
+    for command in (demo, compare, explain, layers):
+        command.add_parser(commands)
     return parser
 
 

@@ -1,16 +1,24 @@
 r"""Charts of a comparison."""
 
 from io import BytesIO
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_attngrad.compare.comparison import Comparison, arrow, format_number
+from captum_attngrad.compare.bootstrap import mean_of
+from captum_attngrad.compare.comparison import CURVE, Comparison
+from captum_attngrad.compare.tables import arrow, format_number
 
 _BAR = "#3b6ea5"
 _ANCHOR_BAR = "#a9a9a9"
+# The two that say how good or bad the rest is.
+ANCHORS = ("leave_one_out", "random")
+# Told apart by colour and by dash.
+_COLOURS = ("#1b5e9e", "#c2571a", "#2c7d3f", "#8e3b8a", "#8a6d1b", "#3a8f99")
+_DASHES = ("-", "--", ":", "-.")
 
 
 def plot_metric(
@@ -36,18 +44,40 @@ def plot_metric(
         >>> figure, ax = plot_metric(result, "comprehensiveness")
         >>> figure.savefig("comprehensiveness.png")
     """
-    names = [method.name for method in comparison.methods]
-    intervals = np.array([comparison.interval(name, metric) for name in names])
+    comparison.interval(comparison.methods[0].name, metric)  # the metric is known
+    names = [method.name for method in comparison.finished]
+    found = {name: comparison.interval(name, metric) for name in names}
+    names = [name for name in names if np.isfinite(found[name].mean)]
+    intervals = np.array([found[name] for name in names]).reshape(-1, 3)
     measure = next(m for m in comparison.metrics if m.name == metric)
     if ax is None:
-        height = 1.1 + 0.36 * len(names)
+        height = 1.1 + 0.36 * max(1, len(names))
         ax = Figure(figsize=(5.2, height), layout="constrained").add_subplot()
+    if names:
+        _draw_bars(ax, names, intervals)
+    else:
+        ax.text(0.5, 0.5, "no values", ha="center", transform=ax.transAxes)
+        ax.set_axis_off()
+    better = "higher" if measure.higher_is_better else "lower"
+    # Flush right, so that a long name runs over the labels and not off the figure.
+    ax.set_title(
+        f"{metric} {arrow(measure)} ({better} is better)", fontsize=11, loc="right"
+    )
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure, ax
+
+
+def _draw_bars(
+    ax: Axes, names: list[str], intervals: "np.ndarray[tuple[int, ...], Any]"
+) -> None:
     means = intervals[:, 0]
     bars = ax.barh(
         names,
         means,
-        xerr=[means - intervals[:, 1], intervals[:, 2] - means],
-        color=[_ANCHOR_BAR if name == "random" else _BAR for name in names],
+        # A percentile interval of a ratio need not hold the ratio itself.
+        xerr=np.maximum([means - intervals[:, 1], intervals[:, 2] - means], 0),
+        color=[_ANCHOR_BAR if name in ANCHORS else _BAR for name in names],
         ecolor="#1b1b1b",
         capsize=3,
         height=0.7,
@@ -72,11 +102,134 @@ def plot_metric(
     ax.axvline(0, color="#1b1b1b", linewidth=0.8)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    better = "higher" if measure.higher_is_better else "lower"
-    ax.set_title(f"{metric} {arrow(measure)} ({better} is better)", fontsize=11)
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure, ax
+
+
+def plot_property(comparison: Comparison, property: str) -> Figure:
+    r"""
+    The metrics of a property side by side, as :func:`plot_metric` draws them.
+
+    Args:
+        comparison (Comparison): What was measured.
+        property (str): Name of the property.
+
+    Returns:
+        *Figure*
+
+    Raises:
+        KeyError: If the property is not in the comparison.
+    """
+    if property not in comparison.properties:
+        raise KeyError(
+            f"This comparison has no property {property!r}; expected one of: "
+            f"{', '.join(comparison.properties)}."
+        )
+    chosen = [m.name for m in comparison.metrics if m.property == property]
+    columns = min(3, len(chosen))
+    rows = -(-len(chosen) // columns)
+    height = 1.1 + 0.36 * max(1, len(comparison.finished))
+    figure = Figure(figsize=(5.2 * columns, height * rows), layout="constrained")
+    for place, name in enumerate(chosen, start=1):
+        plot_metric(comparison, name, figure.add_subplot(rows, columns, place))
+    return figure
+
+
+def plot_cost(comparison: Comparison, metric: str) -> Figure:
+    r"""
+    A metric, with its 95% bootstrap interval, against the seconds of each method.
+
+    Args:
+        comparison (Comparison): What was measured.
+        metric (str): Name of the metric.
+
+    Returns:
+        *Figure*: Seconds are on a logarithmic axis.
+
+    Raises:
+        KeyError: If the metric is not in the comparison.
+    """
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    ax = figure.add_subplot()
+    measure = None
+    for method, seconds in zip(comparison.methods, comparison.seconds, strict=True):
+        mean, low, high = comparison.interval(method.name, metric)
+        measure = next(m for m in comparison.metrics if m.name == metric)
+        if not np.isfinite([mean, seconds]).all():
+            continue
+        colour = _ANCHOR_BAR if method.name in ANCHORS else _BAR
+        ax.errorbar(
+            seconds,
+            mean,
+            yerr=[[max(0, mean - low)], [max(0, high - mean)]],
+            fmt="o",
+            color=colour,
+            ecolor="#b9c6d4",
+        )
+        ax.annotate(
+            method.name,
+            (seconds, mean),
+            xytext=(6, 3),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    assert measure is not None
+    ax.set_xscale("log")
+    ax.margins(x=0.2)
+    ax.set_xlabel("seconds per text")
+    ax.set_ylabel(f"{metric} {arrow(measure)}")
+    ax.set_title(f"{metric} against cost", fontsize=11)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_curves(comparison: Comparison) -> Figure:
+    r"""
+    The probability of the explained class as the top-scored tokens are replaced: the
+    faster it falls, the more those tokens mattered.
+
+    Args:
+        comparison (Comparison): What was measured.
+
+    Returns:
+        *Figure*: One curve for each method, the mean over the texts.
+    """
+    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
+    ax = figure.add_subplot()
+    fractions = [0.0, *CURVE]
+    for i, method in enumerate(comparison.methods):
+        means = mean_of(comparison.curves[i].astype(float))
+        if not np.isfinite(means).any():
+            continue
+        ax.plot(
+            [100 * fraction for fraction in fractions],
+            means,
+            label=method.name,
+            color="#555555" if method.name in ANCHORS else _COLOURS[i % len(_COLOURS)],
+            linestyle=_DASHES[(i // len(_COLOURS)) % len(_DASHES)],
+            linewidth=2.4 if method.name in ANCHORS else 1.5,
+        )
+    ax.set_xlabel("top-scored tokens replaced, %")
+    ax.set_ylabel("probability of the explained class")
+    ax.set_title("Removal curves (a faster fall is better)", fontsize=11)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def plot(comparison: Comparison, kind: str, name: str | None) -> Figure:
+    """See :meth:`Comparison.plot`."""
+    if kind == "bars":
+        return plot_property(comparison, name or comparison.properties[0])
+    if kind == "curves":
+        return plot_curves(comparison)
+    if kind != "cost":
+        raise ValueError(f"kind is {kind!r}; expected 'bars', 'cost' or 'curves'.")
+    return plot_cost(comparison, name or faithful_metric(comparison))
+
+
+def faithful_metric(comparison: Comparison) -> str:
+    """Comprehensiveness, or else the first metric."""
+    names = [metric.name for metric in comparison.metrics]
+    return "comprehensiveness" if "comprehensiveness" in names else names[0]
 
 
 def figure_svg(figure: Figure) -> bytes:

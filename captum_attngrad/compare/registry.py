@@ -2,11 +2,15 @@ r"""The registry of the explanation methods that can be compared, by name."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
+from captum.attr import Attribution
 from torch import Tensor
 
-from captum_attngrad.compare.text_model import TextBatch, TextModel
+from captum_attngrad.compare.captum_methods import Baselines, run_captum
+from captum_attngrad.text import TextBatch, TextModel
 
 #: Maps a model, a batch and the explained classes (batch,) to scores (batch, tokens).
 MethodFunction = Callable[[TextModel, TextBatch, Tensor], Tensor]
@@ -28,6 +32,8 @@ class Method:
         requires (tuple of str, optional): Modules that must be importable and come with
             the extra ``compare``.
             Default: ()
+        default (bool, optional): Whether it is compared when no methods are named.
+            Default: True
 
     Examples::
 
@@ -43,6 +49,11 @@ class Method:
     function: MethodFunction
     description: str
     requires: tuple[str, ...] = ()
+    default: bool = True
+
+
+#: What names a method: its name, itself, one of Captum's attributions or a function.
+MethodLike = str | Method | Attribution | MethodFunction
 
 
 _REGISTRY: dict[str, Method] = {}
@@ -75,32 +86,102 @@ def available_methods() -> tuple[str, ...]:
     return tuple(_REGISTRY)
 
 
-def resolve_methods(
-    methods: "Sequence[str | Method] | None",
-) -> tuple[Method, ...]:
+def captum_method(
+    attribution: Attribution,
+    name: str | None = None,
+    *,
+    baselines: Baselines = "replacement",
+    **arguments: Any,
+) -> Method:
+    r"""
+    One of Captum's attributions as a method.
+
+    What it explains is always the class's probability of the text model it is run on,
+    whatever ``forward_func`` it was made with. Attributions of a layer get token ids,
+    gradients of the input get embeddings and are summed over their dimension, and
+    perturbations get the attributable tokens of one text at a time.
+
+    Args:
+        attribution (Attribution): An instance.
+        name (str, optional): Unique name; None takes the name of its class.
+            Default: None
+        baselines (str): ``"replacement"`` (every attributable token replaced) or
+            ``"zero"`` (embeddings of zeros), where the attribution takes a baseline.
+            Default: "replacement"
+        **arguments (Any): Further arguments of its ``attribute``.
+
+    Returns:
+        *Method*
+
+    Raises:
+        TypeError: If ``attribution`` is not an instance of one of Captum's classes.
+
+    Examples::
+
+        >>> register_method(captum_method(Saliency(model), abs=False))
+        >>> compare(text_model, texts, methods=["random", Saliency(model)])
+    """
+    if not isinstance(attribution, Attribution):
+        raise TypeError(
+            f"attribution is {attribution!r:.80}; expected an instance of one of "
+            "Captum's attributions, such as Saliency(model)."
+        )
+    kind = type(attribution).__name__
+    settings = [f"{key}={value!r}" for key, value in sorted(arguments.items())]
+    if baselines != "replacement":
+        settings.append(f"baselines={baselines!r}")
+    return Method(
+        kind if name is None else name,
+        partial(run_captum, attribution, baselines=baselines, **arguments),
+        f"Captum's {kind}({', '.join(settings)})",
+    )
+
+
+def _as_method(given: MethodLike) -> Method:
+    if isinstance(given, Method):
+        return given
+    if isinstance(given, Attribution):
+        return captum_method(given)
+    if isinstance(given, str):
+        if given not in _REGISTRY:
+            raise ValueError(
+                f"There is no method named {given!r}; expected one of: "
+                f"{', '.join(available_methods())}."
+            )
+        return _REGISTRY[given]
+    if isinstance(given, type) or not callable(given):
+        raise TypeError(
+            f"methods holds {given!r:.80}; expected a name, a Method, an instance of "
+            "one of Captum's attributions, or a function (text_model, batch, target)."
+        )
+    name = getattr(given, "__name__", type(given).__name__)
+    return Method(name, given, (given.__doc__ or name).strip().splitlines()[0])
+
+
+def resolve_methods(methods: Sequence[MethodLike] | None) -> tuple[Method, ...]:
     r"""
     Looks methods up by name and checks that what they need is installed.
 
     Args:
-        methods (Sequence of str or Method, optional): Names or methods; None for all
-            that are registered.
+        methods (Sequence, optional): Names, methods, Captum's attributions or functions
+            (text_model, batch, target); None for those that are registered to be
+            compared by default.
 
     Returns:
         *tuple of Method*
 
     Raises:
         ValueError: If a name is not registered or occurs twice, or there is none.
+        TypeError: If an entry is none of these.
         ImportError: If a module that a method needs is not installed.
     """
+    if isinstance(methods, str):
+        raise TypeError(f"methods is the string {methods!r}; expected a list of names.")
+    if methods is None:
+        methods = [method for method in _REGISTRY.values() if method.default]
     chosen: list[Method] = []
-    for method in available_methods() if methods is None else methods:
-        if isinstance(method, str):
-            if method not in _REGISTRY:
-                raise ValueError(
-                    f"There is no method named {method!r}; expected one of: "
-                    f"{', '.join(available_methods())}."
-                )
-            method = _REGISTRY[method]
+    for given in methods:
+        method = _as_method(given)
         if method.name in (other.name for other in chosen):
             raise ValueError(f"The method {method.name!r} was given twice.")
         for module in method.requires:

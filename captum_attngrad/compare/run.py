@@ -1,44 +1,65 @@
 r"""Explaining texts with many methods and measuring each explanation."""
 
 import os
-import platform
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
-from time import perf_counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from captum._utils.progress import NullProgress, progress
 from torch import Tensor
 
-from captum_attngrad.compare.comparison import Comparison, ExplainedText
-from captum_attngrad.compare.registry import Method, resolve_methods
-from captum_attngrad.compare.text_model import TextBatch, TextModel
-from captum_attngrad.metrics import (
-    Comprehensiveness,
-    ErasureMetric,
-    Sufficiency,
-    removal_probabilities,
+from captum_attngrad.compare import settings as settings_module
+from captum_attngrad.compare.comparison import Comparison
+from captum_attngrad.compare.corpus import corpus_values
+from captum_attngrad.compare.evaluate import (
+    CURVE,
+    BatchMeasures,
+    Explained,
+    Measured,
+    explain,
+    reason,
 )
+from captum_attngrad.compare.info import MethodInfo, MetricInfo
+from captum_attngrad.compare.metric_names import MetricLike, resolve_metrics
+from captum_attngrad.compare.registry import Method, MethodLike, resolve_methods
+from captum_attngrad.compare.store import (
+    FolderStore,
+    MemoryStore,
+    Store,
+    from_text_array,
+    text_array,
+)
+from captum_attngrad.compare.texts import StoredTexts
+from captum_attngrad.metrics.base import CorpusMetric, CostMetric, Metric
+from captum_attngrad.metrics.cost import Cost, PeakMemory
+from captum_attngrad.text import TextBatch, TextModel
+from captum_attngrad.text.text_model import DEFAULT_TOKENS_PER_BATCH
 
 if TYPE_CHECKING:
     from captum._utils.progress import Progress  # not there before captum 0.9
 
-# Small enough that a progress bar moves every few seconds with a slow method.
-_TEXTS_PER_BATCH = 10
+_Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """A batch with the model's answer and, method by method, the scores."""
+@dataclass
+class _Run:
+    """What a run is about, and what it has found so far."""
 
-    places: list[int]  # where its texts stand in the caller's list
-    texts: TextBatch
-    target: Tensor
-    probability: Tensor
-    scores: list[Tensor]
+    text_model: TextModel
+    methods: tuple[Method, ...]
+    metrics: tuple[Metric, ...]
+    store: Store
+    values: _Array  # (methods, metrics, texts)
+    curves: npt.NDArray[np.float32]  # (methods, fractions, texts)
+    seconds: _Array  # (methods, texts)
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: dict[tuple[str, str], str] = field(default_factory=dict)
+    warm: set[str] = field(default_factory=set)
+    diagnostics: dict[str, list[float]] = field(default_factory=dict)
 
 
 def _progress_bar(show: bool, total: int, description: str) -> "Progress":
@@ -47,221 +68,220 @@ def _progress_bar(show: bool, total: int, description: str) -> "Progress":
     return progress(total=total, desc=description)
 
 
-def _check_texts(texts: Sequence[str], labels: Sequence[int] | None) -> None:
+def _check_texts(
+    texts: Sequence[str], labels: Sequence[int] | None, n_classes: int
+) -> None:
     if isinstance(texts, str):
         raise TypeError(
             f"texts is the string {texts!r:.80}; expected a list of texts: [text]."
         )
     if len(texts) == 0:
         raise ValueError("texts is empty; expected at least one text.")
-    if labels is not None and len(labels) != len(texts):
+    if labels is None:
+        return
+    if len(labels) != len(texts):
         raise ValueError(
             f"labels has {len(labels)} entries for {len(texts)} texts; expected one "
             "label for each text, or None."
         )
+    for label in labels:
+        if not 0 <= int(label) < n_classes:
+            raise ValueError(
+                f"labels holds {label!r}; the model has {n_classes} classes, so "
+                f"expected 0 to {n_classes - 1}."
+            )
 
 
-def _batches(text_model: TextModel, texts: Sequence[str], seed: int) -> list[_Batch]:
-    """Texts of like length together, so that there is little padding."""
-    lengths = [len(tokens) for tokens in text_model.encode(texts).tokens]
-    order = sorted(range(len(texts)), key=lambda place: lengths[place])
-    batches = []
-    for start in range(0, len(order), _TEXTS_PER_BATCH):
-        places = order[start : start + _TEXTS_PER_BATCH]
-        seeds = [
-            int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
-            for place in places
-        ]
-        batch = text_model.batch([texts[place] for place in places], seeds)
-        with torch.no_grad():
-            p = text_model.probabilities(batch.input_ids, batch.attention_mask)
-        probability, target = p.max(dim=1)
-        batches.append(_Batch(places, batch, target, probability, []))
-    return batches
-
-
-def _checked_scores(method: Method, scores: object, texts: TextBatch) -> Tensor:
-    expected = tuple(texts.input_ids.shape)
-    if not isinstance(scores, Tensor) or tuple(scores.shape) != expected:
-        got = (
-            f"shape {tuple(scores.shape)}"
-            if isinstance(scores, Tensor)
-            else type(scores).__name__
-        )
-        raise ValueError(
-            f"The method {method.name!r} returned {got}; expected a tensor of scores "
-            f"(batch, tokens), here {expected}."
-        )
-    scores = scores.detach().masked_fill(~texts.attributable, 0)
-    if not bool(torch.isfinite(scores).all()):
-        raise ValueError(f"The method {method.name!r} returned NaN or infinite scores.")
+def _explained(
+    run: _Run, number: int, texts: TextBatch, target: Tensor, bar: "Progress"
+) -> dict[str, Tensor]:
+    """Scores of the batch by method, kept or made now; failures are noted."""
+    scores = {}
+    for index, method in enumerate(run.methods):
+        if method.name in run.failures:
+            continue
+        key = (number, index, "scores")
+        kept = run.store.get(key)
+        if kept is not None:
+            scores[method.name] = torch.as_tensor(
+                kept["scores"], device=texts.input_ids.device
+            )
+            bar.update(len(texts))
+            continue
+        try:
+            if method.name not in run.warm:
+                # The first call pays for imports and for memory that is then kept.
+                method.function(run.text_model, texts.row(0), target[:1])
+                run.warm.add(method.name)
+            memory = any(isinstance(m, PeakMemory) for m in run.metrics)
+            found = explain(run.text_model, method, texts, target, memory)
+        except Exception as error:  # reported, and the other methods go on
+            run.failures[method.name] = reason(error)
+            bar.update(len(texts))
+            continue
+        run.store.put(key, _packed(found))
+        scores[method.name] = found.scores
+        bar.update(len(texts))
     return scores
 
 
-def _synchronize(device: torch.device) -> None:
-    # Kernels run on after the call that started them has returned.
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _packed(found: Explained) -> dict[str, npt.NDArray[Any]]:
+    return {"scores": found.scores.cpu().numpy(), "cost": np.array(found.cost)}
 
 
-def _explain(
-    text_model: TextModel,
-    batches: list[_Batch],
-    methods: tuple[Method, ...],
-    show_progress: bool,
-) -> list[float]:
-    """Fills in the scores and returns the seconds that each method took."""
-    n_texts = sum(len(batch.places) for batch in batches)
-    seconds = []
-    warm_up = batches[0].texts.row(0)
-    with _progress_bar(show_progress, len(methods) * n_texts, "Explaining") as bar:
-        for method in methods:
-            # The first call pays for imports and for memory that is then kept.
-            method.function(text_model, warm_up, batches[0].target[:1])
-            taken = 0.0
-            for batch in batches:
-                _synchronize(text_model.device)
-                start = perf_counter()
-                scores = method.function(text_model, batch.texts, batch.target)
-                _synchronize(text_model.device)
-                taken += perf_counter() - start
-                batch.scores.append(_checked_scores(method, scores, batch.texts))
-                bar.update(len(batch.places))
-            seconds.append(taken)
-    return seconds
+def _measured_arrays(measured: Measured) -> dict[str, npt.NDArray[Any]]:
+    arrays = {f"value/{k}": v.cpu().numpy() for k, v in measured.values.items()}
+    arrays |= {
+        f"vector/{k}": v.to(torch.float32).cpu().numpy()
+        for k, v in measured.vectors.items()
+    }
+    assert measured.curve is not None
+    arrays["curve"] = measured.curve.cpu().numpy()
+    arrays["failures"] = text_array(measured.failures)
+    return arrays
 
 
 def _measure(
-    text_model: TextModel,
-    batch: _Batch,
-    metrics: tuple[ErasureMetric, ...],
-) -> list[list[Tensor]]:
-    """Values (texts,) by method and metric; every distinct variant is run once."""
-    wanted = [
-        [metric.removed(scores, batch.texts.attributable) for metric in metrics]
-        for scores in batch.scores
+    run: _Run,
+    number: int,
+    measures: BatchMeasures,
+    scores: dict[str, Tensor],
+) -> None:
+    """Measures what has not been measured, and keeps it."""
+    pending = [
+        method
+        for index, method in enumerate(run.methods)
+        if method.name in scores and run.store.get((number, index, "values")) is None
     ]
-    nothing = torch.zeros_like(batch.texts.attributable).unsqueeze(1)
-    probabilities = removal_probabilities(
-        text_model.probabilities,
-        batch.texts.input_ids,
-        torch.cat([nothing, *(masks for row in wanted for masks in row)], dim=1),
-        batch.target,
-        text_model.replacement_id,
-        additional_forward_args=(batch.texts.attention_mask,),
-    )
-    sizes = [1, *(masks.shape[1] for row in wanted for masks in row)]
-    p_full, *p_variants = torch.split(probabilities, sizes, dim=1)
-    pieces = iter(p_variants)
-    return [
-        [metric.value(p_full.squeeze(1), next(pieces)) for metric in metrics]
-        for _ in batch.scores
-    ]
+    if not pending:
+        return
+    found = measures.measure(pending, scores)
+    diagnostics = measures.diagnostics()
+    if diagnostics:
+        arrays = {name: values.cpu().numpy() for name, values in diagnostics.items()}
+        run.store.put((number, "diagnostics"), arrays)
+    names = [method.name for method in run.methods]
+    for name, measured in found.items():
+        key = (number, names.index(name), "values")
+        run.store.put(key, _measured_arrays(measured))
 
 
-def _explained_texts(
-    batches: list[_Batch],
-    methods: tuple[Method, ...],
-    labels: Sequence[int] | None,
-) -> tuple[ExplainedText, ...]:
-    found: dict[int, ExplainedText] = {}
-    for batch in batches:
-        target = batch.target.tolist()
-        probability = batch.probability.tolist()
-        scores = [values.double().cpu().numpy() for values in batch.scores]
-        for row, place in enumerate(batch.places):
-            tokens = batch.texts.tokens[row]
-            found[place] = ExplainedText(
-                tokens=tokens,
-                predicted=target[row],
-                probability=probability[row],
-                label=None if labels is None else int(labels[place]),
-                scores={
-                    method.name: values[row, : len(tokens)]
-                    for method, values in zip(methods, scores, strict=True)
-                },
+def _collect(run: _Run, number: int, places: list[int], names: set[str]) -> None:
+    """Reads a batch's numbers into the tables."""
+    for index, method in enumerate(run.methods):
+        if method.name not in names:
+            continue
+        kept = run.store.get((number, index, "values"))
+        explained = run.store.get((number, index, "scores"))
+        if kept is None or explained is None:
+            raise RuntimeError(
+                "A part of the comparison vanished while it ran; do not change the "
+                "output folder meanwhile, and start the same command again."
             )
-    return tuple(found[place] for place in range(len(found)))
+        cost = Cost(*explained["cost"].tolist())
+        run.seconds[index, places] = cost.seconds
+        run.curves[index][:, places] = kept["curve"].T
+        for name, why in from_text_array(kept["failures"]).items():
+            run.notes.setdefault((method.name, name), why)
+        for j, metric in enumerate(run.metrics):
+            if isinstance(metric, CostMetric):
+                run.values[index, j, places] = metric.value(cost)
+            elif f"value/{metric.name}" in kept:
+                run.values[index, j, places] = kept[f"value/{metric.name}"]
+    for name, values in (run.store.get((number, "diagnostics")) or {}).items():
+        run.diagnostics.setdefault(name, []).extend(values.astype(float).tolist())
 
 
-def _settings(
-    text_model: TextModel,
-    texts: tuple[ExplainedText, ...],
-    methods: tuple[Method, ...],
-    metrics: tuple[ErasureMetric, ...],
-    seed: int,
-) -> dict[str, str]:
-    settings = {
-        "texts": str(len(texts)),
-        "explained": "probability of the predicted class",
+def _one_batch(
+    run: _Run,
+    number: int,
+    places: list[int],
+    texts: TextBatch,
+    bar: "Progress",
+) -> None:
+    with torch.no_grad():
+        p = run.text_model.probabilities(texts.input_ids, texts.attention_mask)
+    probability, target = p.max(dim=1)
+    scores = _explained(run, number, texts, target, bar)
+    measures = BatchMeasures(run.text_model, texts, target, run.metrics)
+    part: dict[str, npt.NDArray[Any]] = {
+        "tokens": text_array(texts.tokens),
+        "places": np.array(places),
+        "target": target.cpu().numpy(),
+        "probability": probability.cpu().numpy(),
     }
-    if all(text.label is not None for text in texts):
-        right = sum(text.predicted == text.label for text in texts)
-        settings["predicted correctly"] = f"{right} of {len(texts)}"
-    bins = sorted({fraction for metric in metrics for fraction in metric.bins})
-    settings["bins"] = ", ".join(f"{fraction:.0%}" for fraction in bins)
-    settings["model"] = type(text_model.model).__name__
-    settings["device"] = str(text_model.device)
-    if text_model.device.type == "cpu":
-        settings["threads"] = (
-            f"{torch.get_num_threads()} (of {os.cpu_count()} processors)"
-        )
-    settings["seed"] = str(seed)
-    # The root package imports this module, so its version is read only now.
-    from captum_attngrad import __version__
-
-    packages = ["captum", "torch", "numpy"]
-    if any("sklearn" in method.requires for method in methods):
-        packages.append("scikit-learn")
-    settings["versions"] = ", ".join(
-        [f"captum-attngrad {__version__}", f"Python {platform.python_version()}"]
-        + [f"{package} {version(package)}" for package in packages]
-    )
-    return settings
+    for metric in run.metrics:
+        if isinstance(metric, CorpusMetric):
+            ones = torch.ones(texts.input_ids.shape, device=texts.input_ids.device)
+            part[f"uniform/{metric.vector}"] = (
+                measures.vectors(metric, ones).to(torch.float32).cpu().numpy()
+            )
+    run.store.put((number, "texts"), part)
+    if scores:
+        _measure(run, number, measures, scores)
+        _collect(run, number, places, set(scores))
+    bar.update(len(places) * len(run.methods))
 
 
 def compare(
     text_model: TextModel,
     texts: Sequence[str],
     labels: Sequence[int] | None = None,
-    methods: "Sequence[str | Method] | None" = None,
-    metrics: Sequence[ErasureMetric] | None = None,
+    methods: Sequence[MethodLike] | None = None,
+    metrics: Sequence[MetricLike] | None = None,
     seed: int = 0,
+    output: "str | os.PathLike[str] | None" = None,
     settings: Mapping[str, str] | None = None,
     show_progress: bool = True,
+    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
 ) -> Comparison:
     r"""
     Explains texts with several methods and measures each explanation.
 
-    The predicted class of each text is explained. The texts that the metrics ask for,
-    with tokens replaced, are collected over all methods and metrics, and each distinct
-    one is run once. The model is put in evaluation mode and restored.
+    The predicted class of each text is explained. Texts of like length form batches.
+    The variants of a batch that the metrics ask for, with tokens replaced, are
+    collected over all methods and metrics, and each distinct one is run once; so is
+    what perturbations share. A method that fails is reported with its reason and the
+    others go on. The model is put in evaluation mode and restored.
+
+    The same arguments give the same numbers. Another ``tokens_per_batch`` moves scores
+    and values by no more than rounding, about 1e-5 of their size in float32, unless two
+    scores of a text are that close to each other, so that their order changes.
 
     Args:
         text_model (TextModel): The classifier.
         texts (Sequence of str): The texts.
         labels (Sequence of int, optional): True classes, for the report.
             Default: None
-        methods (Sequence of str or Method, optional): Names or methods; None for all
-            that are registered.
+        methods (Sequence, optional): Names, :class:`Method`, instances of Captum's
+            attributions, or functions ``(text_model, batch, target)``; None for those
+            that are registered to be compared by default.
             Default: None
-        metrics (Sequence of ErasureMetric, optional): None for comprehensiveness and
-            sufficiency over their default bins.
+        metrics (Sequence of str or Metric, optional): None for
+            :func:`default_metrics`, of all properties.
             Default: None
         seed (int): Seed of the methods that draw at random, and of the bootstrap.
             Default: 0
+        output (str or os.PathLike, optional): Folder in which every finished part
+            (a method on a batch) is kept, so that a run that was stopped goes on where
+            it was, and memory holds one batch at a time. The texts' scores are then
+            read from there. None keeps everything in memory.
+            Default: None
         settings (Mapping, optional): More lines for the report's list of settings.
             Default: None
-        show_progress (bool): Whether progress bars are shown.
+        show_progress (bool): Whether a progress bar is shown.
             Default: True
+        tokens_per_batch (int): Tokens in a batch of texts, padding counted.
+            Default: 512
 
     Returns:
         *Comparison*: Scores, values, intervals; prints as a table, writes a page.
 
     Raises:
-        ValueError: If there are no texts, a text has no tokens, a method is unknown or
-            returns scores of the wrong shape or NaN.
-        TypeError: If ``texts`` is one string.
+        ValueError: If there are no texts, a text has no tokens, a label is no class, a
+            name is unknown, or ``output`` holds a run with other arguments.
+        TypeError: If ``texts`` is one string, or a method is none.
+        RuntimeError: If every method failed.
         ImportError: If a method needs a package that is not installed.
 
     Examples::
@@ -270,34 +290,75 @@ def compare(
         >>> print(result.table())
         >>> result.to_html("report/index.html")
     """
-    _check_texts(texts, labels)
+    _check_texts(texts, labels, len(text_model.class_names))
     chosen = resolve_methods(methods)
-    measures = tuple(metrics) if metrics is not None else _default_metrics()
-    with text_model.evaluation_mode():
-        batches = _batches(text_model, texts, seed)
-        seconds = _explain(text_model, batches, chosen, show_progress)
-        values = np.empty((len(chosen), len(measures), len(texts)))
-        with _progress_bar(show_progress, len(texts), "Removing tokens") as bar:
-            for batch in batches:
-                for i, row in enumerate(_measure(text_model, batch, measures)):
-                    for j, value in enumerate(row):
-                        values[i, j, batch.places] = value.cpu().numpy()
-                bar.update(len(batch.places))
-    explained = _explained_texts(batches, chosen, labels)
+    measures = resolve_metrics(metrics)
+    store: Store = MemoryStore()
+    if output is not None:
+        store = FolderStore(
+            output,
+            settings_module.arguments(
+                text_model, texts, chosen, measures, seed, tokens_per_batch
+            ),
+        )
+    run = _Run(
+        text_model,
+        chosen,
+        measures,
+        store,
+        np.full((len(chosen), len(measures), len(texts)), np.nan),
+        np.full((len(chosen), 1 + len(CURVE), len(texts)), np.nan, dtype=np.float32),
+        np.full((len(chosen), len(texts)), np.nan),
+    )
+    seeds = [
+        int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
+        for place in range(len(texts))
+    ]
+    total = 2 * len(chosen) * len(texts)
+    numbers = np.zeros((len(texts), 2), dtype=np.int64)
+    with (
+        text_model.evaluation_mode(),
+        warnings.catch_warnings(),
+        _progress_bar(show_progress, total, "Explaining and measuring") as bar,
+    ):
+        # Captum says so of inputs that it prepares itself.
+        warnings.filterwarnings("ignore", ".*did not already require gradients")
+        batches = text_model.batches(texts, seeds, tokens_per_batch)
+        number = -1
+        for number, (places, batch) in enumerate(batches):
+            numbers[places] = [(number, row) for row in range(len(places))]
+            _one_batch(run, number, places, batch, bar)
+    if len(run.failures) == len(chosen):
+        reasons = "; ".join(f"{name}: {why}" for name, why in run.failures.items())
+        raise RuntimeError(f"Every method failed. {reasons}")
+    for name in run.failures:
+        # What it did before it failed would be a mean over some of the texts.
+        index = [method.name for method in chosen].index(name)
+        for table in (run.values, run.curves, run.seconds):
+            table[index] = np.nan
+    resampled = corpus_values(run.values, chosen, measures, store, number + 1, seed)
+    run.notes |= resampled.notes
+    stored = StoredTexts(store, numbers, _names(chosen), set(run.failures), labels)
     return Comparison(
-        methods=chosen,
-        metrics=measures,
-        values=values,
-        seconds=np.array(seconds) / len(texts),
-        texts=explained,
+        methods=tuple(MethodInfo.of(method) for method in chosen),
+        metrics=tuple(MetricInfo.of(metric) for metric in measures),
+        values=run.values,
+        replicates=resampled.replicates,
+        curves=run.curves,
+        seconds=run.seconds.mean(axis=1),
+        texts=stored,
         class_names=text_model.class_names,
         settings={
             **(settings or {}),
-            **_settings(text_model, explained, chosen, measures, seed),
+            **settings_module.described(
+                text_model, stored, chosen, measures, run.diagnostics, seed
+            ),
         },
         seed=seed,
+        failures=run.failures,
+        notes=run.notes,
     )
 
 
-def _default_metrics() -> tuple[ErasureMetric, ...]:
-    return (Comprehensiveness(), Sufficiency())
+def _names(methods: tuple[Method, ...]) -> tuple[str, ...]:
+    return tuple(method.name for method in methods)

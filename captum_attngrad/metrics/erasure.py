@@ -8,12 +8,35 @@ from torch import Tensor
 from captum_attngrad.metrics.base import DEFAULT_BINS, ErasureMetric
 from captum_attngrad.metrics.removal import (
     DEFAULT_TOKENS_PER_BATCH,
+    Answers,
     Target,
+    check_fractions,
     top_token_masks,
 )
 
 
-class Comprehensiveness(ErasureMetric):
+class _MeanDrop(ErasureMetric):
+    """Mean drop of p over fractions of the attributable tokens."""
+
+    value_range = (-1.0, 1.0)
+    paper = (
+        "DeYoung et al. 2020, ERASER: A Benchmark to Evaluate Rationalized NLP Models"
+    )
+
+    def __init__(self, bins: Sequence[float] = DEFAULT_BINS) -> None:
+        self.bins = check_fractions(bins)
+
+    def value(
+        self,
+        full: Answers,
+        removed: Answers,
+        attributions: Tensor,
+        attributable: Tensor,
+    ) -> Tensor:
+        return (full.p.unsqueeze(1) - removed.p).mean(dim=1)
+
+
+class Comprehensiveness(_MeanDrop):
     r"""
     Drop of the explained class's probability when the top-scored tokens are replaced.
 
@@ -23,7 +46,6 @@ class Comprehensiveness(ErasureMetric):
 
     name = "comprehensiveness"
     higher_is_better = True
-    value_range = (-1.0, 1.0)
     best_value = 1.0
     description = (
         "drop of the explained class's probability when the top-scored tokens are "
@@ -33,11 +55,8 @@ class Comprehensiveness(ErasureMetric):
     def removed(self, attributions: Tensor, attributable: Tensor) -> Tensor:
         return top_token_masks(attributions, attributable, self.bins)
 
-    def value(self, p_full: Tensor, p_removed: Tensor) -> Tensor:
-        return (p_full.unsqueeze(1) - p_removed).mean(dim=1)
 
-
-class Sufficiency(ErasureMetric):
+class Sufficiency(_MeanDrop):
     r"""
     Drop of the explained class's probability when all but the top-scored tokens are
     replaced.
@@ -48,7 +67,6 @@ class Sufficiency(ErasureMetric):
 
     name = "sufficiency"
     higher_is_better = False
-    value_range = (-1.0, 1.0)
     best_value = -1.0
     description = (
         "drop of the explained class's probability when all but the top-scored tokens "
@@ -58,9 +76,6 @@ class Sufficiency(ErasureMetric):
     def removed(self, attributions: Tensor, attributable: Tensor) -> Tensor:
         kept = top_token_masks(attributions, attributable, self.bins)
         return attributable.unsqueeze(1) & ~kept
-
-    def value(self, p_full: Tensor, p_removed: Tensor) -> Tensor:
-        return (p_full.unsqueeze(1) - p_removed).mean(dim=1)
 
 
 def comprehensiveness(

@@ -2,7 +2,7 @@ r"""Taking tokens out of a text and reading what that does to a probability."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,7 +53,8 @@ def _first_position(where: Tensor) -> str:
     return f"example {row}, position {column}"
 
 
-def _checked_scores(attributions: Tensor, attributable: Tensor) -> Tensor:
+def check_scores(attributions: Tensor, attributable: Tensor) -> Tensor:
+    """The scores, -inf where not attributable, or an error that says what is wrong."""
     if attributions.dim() != 2:
         raise ValueError(
             "attributions has shape "
@@ -117,7 +118,7 @@ def top_token_masks(
         tensor([[[False,  True, False,  True]]])
     """
     fractions = check_fractions(bins)
-    scores = _checked_scores(attributions, attributable)
+    scores = check_scores(attributions, attributable)
     order = scores.sort(dim=1, descending=True, stable=True).indices
     rank = torch.empty_like(order)
     positions = torch.arange(order.shape[1], device=order.device)
@@ -184,7 +185,37 @@ def _rows_of(args: tuple[Any, ...], rows: Tensor, batch: int) -> tuple[Any, ...]
     )
 
 
-def removal_probabilities(
+class Answers(NamedTuple):
+    r"""
+    What the model said about the explained class.
+
+    Args:
+        p (Tensor): Its probability.
+        margin (Tensor): That minus the probability of the best other class, same shape:
+            negative where the model decides for another class.
+    """
+
+    p: Tensor
+    margin: Tensor
+
+    def split(self, sizes: Sequence[int]) -> list["Answers"]:
+        """Pieces of the given sizes along the variants, dimension 1."""
+        parts = (part.split(list(sizes), dim=1) for part in self)
+        return [Answers(*pieces) for pieces in zip(*parts, strict=True)]
+
+    def squeeze(self) -> "Answers":
+        """(batch, 1) as (batch,)."""
+        return Answers(self.p.squeeze(1), self.margin.squeeze(1))
+
+
+def _answers(probabilities: Tensor, target: Tensor) -> Answers:
+    index = target.unsqueeze(1)
+    p = probabilities.gather(1, index).squeeze(1)
+    others = probabilities.scatter(1, index, -torch.inf).amax(dim=1)
+    return Answers(p, p - others)
+
+
+def removal_answers(
     forward_func: Callable[..., Tensor],
     inputs: Tensor,
     removed: Tensor,
@@ -192,10 +223,10 @@ def removal_probabilities(
     replacement: int,
     additional_forward_args: Any = None,
     max_tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
-) -> Tensor:
+) -> Answers:
     r"""
-    Probability of the target class after tokens have been replaced, for many variants
-    of each example.
+    What the model says about the target class after tokens have been replaced, for many
+    variants of each example.
 
     Variants of one example that remove the same tokens are run once. What is left is
     run in batches of at most ``max_tokens_per_batch`` tokens, without gradients.
@@ -219,7 +250,9 @@ def removal_probabilities(
             Default: 32768
 
     Returns:
-        *Tensor*: Shape (batch, variants), the dtype that ``forward_func`` returns.
+        *Answers*: The target's probability and its margin over the best other class
+        (infinite if there is no other), each of shape (batch, variants) and the dtype
+        that ``forward_func`` returns.
 
     Raises:
         ValueError: On shapes that do not agree, a target out of range, or an output of
@@ -230,10 +263,11 @@ def removal_probabilities(
 
         >>> forward = lambda ids, mask: model(ids, mask).softmax(-1)
         >>> removed = top_token_masks(attributions, attributable, [0.1, 0.5])
-        >>> p = removal_probabilities(
+        >>> answers = removal_answers(
         ...     forward, input_ids, removed, target=1, replacement=0,
         ...     additional_forward_args=(attention_mask,),
-        ... )  # (batch, 2)
+        ... )
+        >>> answers.p, answers.margin < 0  # each (batch, 2)
     """
     if inputs.dim() != 2:
         raise ValueError(
@@ -283,5 +317,42 @@ def removal_probabilities(
                 *_rows_of(args, chunk, batch),
             )
             output = _checked_probabilities(output, len(chunk), index[chunk])
-            results.append(output.gather(1, index[chunk].unsqueeze(1)).squeeze(1))
-    return torch.cat(results)[place].reshape(batch, variants)
+            results.append(_answers(output, index[chunk]))
+    return Answers(
+        *(
+            torch.cat(part)[place].reshape(batch, variants)
+            for part in zip(*results, strict=True)
+        )
+    )
+
+
+def removal_probabilities(
+    forward_func: Callable[..., Tensor],
+    inputs: Tensor,
+    removed: Tensor,
+    target: Target,
+    replacement: int,
+    additional_forward_args: Any = None,
+    max_tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+) -> Tensor:
+    r"""
+    The probabilities alone of :func:`removal_answers`, whose arguments these are.
+
+    Returns:
+        *Tensor*: Shape (batch, variants), the dtype that ``forward_func`` returns.
+
+    Examples::
+
+        >>> p = removal_probabilities(
+        ...     forward, input_ids, removed, target=1, replacement=0
+        ... )  # (batch, variants)
+    """
+    return removal_answers(
+        forward_func,
+        inputs,
+        removed,
+        target,
+        replacement,
+        additional_forward_args,
+        max_tokens_per_batch,
+    ).p

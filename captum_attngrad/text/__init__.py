@@ -1,7 +1,16 @@
-"""Tokenizer, vocabulary and batching with the call shape of torchtext's."""
+"""Tokenizer, vocabulary and batching with torchtext's call shape; text models."""
 
-from captum_attngrad.text.batching import pad_batch
+from captum_attngrad.text.batching import by_length, pad_batch
+from captum_attngrad.text.text_model import TextBatch, TextModel
 from captum_attngrad.text.tokenizer import WordTokenizer
 from captum_attngrad.text.vocab import Vocab, build_vocab_from_iterator
 
-__all__ = ["Vocab", "WordTokenizer", "build_vocab_from_iterator", "pad_batch"]
+__all__ = [
+    "TextBatch",
+    "TextModel",
+    "Vocab",
+    "WordTokenizer",
+    "build_vocab_from_iterator",
+    "by_length",
+    "pad_batch",
+]

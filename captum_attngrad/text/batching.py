@@ -49,3 +49,39 @@ def pad_batch(
     for row, sequence in zip(ids, sequences, strict=True):
         row[: len(sequence)] = torch.as_tensor(sequence, dtype=torch.long)
     return ids, torch.arange(longest) < lengths.unsqueeze(1)
+
+
+def by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    r"""
+    Put texts of like length into batches of a bounded size.
+
+    Args:
+
+        lengths (Sequence[int]): The number of tokens of each text.
+        tokens_per_batch (int): The most tokens in a batch, padding counted: texts times
+                    the length of the longest. A longer text is a batch of its own.
+
+    Returns:
+        list[list[int]]:
+        - For each batch the places of its texts in ``lengths``, shortest text first;
+          texts of one length keep their order.
+
+    Raises:
+
+        ValueError: If ``tokens_per_batch`` is below 1.
+
+    Examples::
+
+        >>> by_length([2, 9, 2, 3], tokens_per_batch=9)
+        [[0, 2, 3], [1]]
+    """
+    if tokens_per_batch < 1:
+        raise ValueError(f"tokens_per_batch is {tokens_per_batch}; expected 1 or more.")
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        # In this order the newest text is the longest of its batch.
+        if batches and lengths[place] * (len(batches[-1]) + 1) <= tokens_per_batch:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches

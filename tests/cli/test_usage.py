@@ -20,7 +20,7 @@ def status(*arguments: str) -> int:
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["explain"], "invalid choice: 'explain'"),
+        (["describe"], "invalid choice: 'describe'"),
         (["demo"], "the following arguments are required: --output"),
         (["demo", "--output", "x", "--limit", "0"], "--limit: '0' is not a whole"),
         (["demo", "--output", "x", "--limit", "ten"], "--limit: 'ten' is not a whole"),

@@ -22,6 +22,16 @@ from captum_attngrad.compare.registry import resolve_methods
 from captum_attngrad.metrics import Comprehensiveness, comprehensiveness, sufficiency
 from tests.compare.planted import planted_text_model, planted_texts
 
+METHODS = (
+    "attention_gradient",
+    "attention_x_gradient",
+    "attention_weights",
+    "integrated_gradients",
+    "lime",
+    "leave_one_out",
+    "random",
+)
+
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
@@ -29,6 +39,8 @@ def comparison() -> Comparison:
         planted_text_model(),
         planted_texts(),
         labels=[(i + 1) % 2 for i in range(40)],
+        methods=METHODS,
+        metrics=["comprehensiveness", "sufficiency"],
         show_progress=False,
     )
 
@@ -37,7 +49,7 @@ def test_random_and_raw_attention_lose_to_the_truth(comparison: Comparison) -> N
     # Attention looks hardest at "the", which says nothing.
     for metric, sign, best in (
         ("comprehensiveness", 1, "attention_gradient"),
-        ("sufficiency", -1, "occlusion"),
+        ("sufficiency", -1, "leave_one_out"),
     ):
         means = {
             method.name: sign * comparison.interval(method.name, metric).mean
@@ -48,7 +60,7 @@ def test_random_and_raw_attention_lose_to_the_truth(comparison: Comparison) -> N
             "attention_x_gradient",
             "integrated_gradients",
             "lime",
-            "occlusion",
+            "leave_one_out",
         ):
             assert means[name] > means["random"] + 0.1, (metric, name)
             assert means[name] > means["attention_weights"] + 0.1, (metric, name)
@@ -98,6 +110,7 @@ def test_same_seed_same_result_other_seed_other_random() -> None:
             planted_text_model(),
             planted_texts(12),
             methods=["lime", "random"],
+            metrics=["comprehensiveness", "infidelity"],
             seed=seed,
             show_progress=False,
         )
@@ -119,13 +132,13 @@ def test_model_is_left_as_it_was() -> None:
 
 def test_table_shows_means_intervals_and_direction(comparison: Comparison) -> None:
     table = comparison.table()
-    head, _, *rows = table.splitlines()
-    assert head.split() == [
+    title, head, _, *rows = table.splitlines()
+    assert title == "FAITHFULNESS"
+    assert [part.strip() for part in head.split("  ") if part] == [
         "method",
-        "comprehensiveness",
-        "↑",
-        "sufficiency",
-        "↓",
+        "comprehensiveness ↑",
+        "sufficiency ↓",
+        "average rank ↓",
         "s/text",
     ]
     for method, row in zip(comparison.methods, rows, strict=False):
@@ -166,14 +179,58 @@ def constant(value: float) -> Method:
     return Method("constant", scores, "the same score everywhere")
 
 
-def test_bad_scores_name_the_method() -> None:
+def test_a_failing_method_is_named_and_the_others_go_on() -> None:
     text_model = planted_text_model()
     wrong_shape = replace(constant(1.0), function=lambda *_: torch.zeros(1))
-    with pytest.raises(ValueError, match=r"'constant' returned shape \(1,\)"):
-        compare(text_model, ["good"], methods=[wrong_shape], show_progress=False)
-    with pytest.raises(ValueError, match="'constant' returned NaN"):
+    result = compare(
+        text_model,
+        ["good film", "bad plot"],
+        methods=[wrong_shape, "random", replace(constant(torch.nan), name="nan")],
+        metrics=["comprehensiveness", "cohesion"],
+        show_progress=False,
+    )
+    assert list(result.failures) == ["constant", "nan"]
+    assert "'constant' returned shape (1,)" in result.failures["constant"]
+    assert "'nan' returned NaN" in result.failures["nan"]
+    assert np.isnan(result.values[0]).all()
+    assert np.isfinite(result.values[1, 0]).all()
+    assert [m.name for m in result.finished] == ["random"]
+    assert "constant failed: ValueError: The method 'constant'" in result.table()
+    assert np.isnan(result.interval("constant", "comprehensiveness").mean)
+    assert np.isnan(result.average_rank("constant", "faithfulness").mean)
+    assert result.average_rank("random", "faithfulness").mean == 1
+    with pytest.raises(KeyError, match="'nan' failed: ValueError"):
+        result.scores("nan", 0)
+
+
+def test_a_method_that_fails_late_has_no_half_values() -> None:
+    def fails_on_long_texts(
+        text_model: TextModel, batch: TextBatch, target: Tensor
+    ) -> Tensor:
+        if batch.input_ids.shape[1] > 4:
+            raise MemoryError("too long")
+        return torch.zeros(batch.input_ids.shape)
+
+    result = compare(
+        planted_text_model(),
+        ["good film", "bad plot the film the film"],
+        methods=[fails_on_long_texts, "random"],
+        metrics=["comprehensiveness"],
+        tokens_per_batch=6,
+        show_progress=False,
+    )
+    assert result.failures == {"fails_on_long_texts": "MemoryError: too long"}
+    assert np.isnan(result.values[0]).all()
+
+
+def test_nothing_is_left_when_every_method_fails() -> None:
+    with pytest.raises(RuntimeError, match=r"Every method failed\. constant: Val"):
         compare(
-            text_model, ["good"], methods=[constant(torch.nan)], show_progress=False
+            planted_text_model(),
+            ["good"],
+            methods=[constant(torch.nan)],
+            metrics=["comprehensiveness"],
+            show_progress=False,
         )
 
 
@@ -187,6 +244,8 @@ def test_bad_texts_are_named() -> None:
         compare(text_model, ["good", "  "])
     with pytest.raises(ValueError, match="labels has 1 entries for 2 texts"):
         compare(text_model, ["good", "bad"], labels=[1])
+    with pytest.raises(ValueError, match="labels holds 2; the model has 2 classes"):
+        compare(text_model, ["good", "bad"], labels=[1, 2])
 
 
 def test_metrics_and_methods_can_be_chosen() -> None:
@@ -204,11 +263,15 @@ def test_metrics_and_methods_can_be_chosen() -> None:
 
 
 def test_progress_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
-    compare(planted_text_model(), ["good film"], methods=["random"])
+    compare(
+        planted_text_model(),
+        ["good film"],
+        methods=["random"],
+        metrics=["comprehensiveness"],
+    )
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert "Explaining" in captured.err
-    assert "Removing tokens" in captured.err
+    assert "Explaining and measuring" in captured.err
 
 
 def test_page_is_whole_and_safe(comparison: Comparison, tmp_path: Path) -> None:
@@ -223,7 +286,7 @@ def test_page_is_whole_and_safe(comparison: Comparison, tmp_path: Path) -> None:
     assert page.count("<h3>") == 3
     assert "<script" not in page
     assert "http" not in page
-    assert page.count("data:image/svg+xml;base64,") == 2
+    assert page.count("data:image/svg+xml;base64,") == 4
     assert "<h1>A &amp; B</h1>" in page
     for method in comparison.methods:
         assert f"<th scope='row'>{method.name}</th>" in page
@@ -246,5 +309,11 @@ def test_missing_ipython_is_known_before_the_work(
 def test_a_gpu_gives_the_same_values(comparison: Comparison) -> None:
     text_model = planted_text_model()
     text_model.model.cuda()
-    on_gpu = compare(text_model, planted_texts(), show_progress=False)
+    on_gpu = compare(
+        text_model,
+        planted_texts(),
+        methods=METHODS,
+        metrics=["comprehensiveness", "sufficiency"],
+        show_progress=False,
+    )
     assert np.allclose(on_gpu.values, comparison.values, atol=1e-4)

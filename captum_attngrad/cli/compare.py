@@ -1,0 +1,134 @@
+r"""``captum-attngrad compare``: methods × metrics on one's own model and texts."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from captum_attngrad.cli.arguments import (
+    MODEL_HELP,
+    add_command,
+    add_methods,
+    add_metrics,
+    add_progress,
+    at_least,
+    check_folder,
+    chosen_methods,
+    chosen_metrics,
+)
+from captum_attngrad.cli.data import load_texts
+from captum_attngrad.cli.errors import UsageError
+from captum_attngrad.cli.models import load_model
+from captum_attngrad.compare import Comparison, compare
+from captum_attngrad.visualization.text import require_ipython
+
+_DESCRIPTION = """\
+Explains texts with several methods, measures every explanation, prints the table and
+writes DIR/index.html and DIR/comparison.npz (for Comparison.load).
+
+Finished parts are kept in DIR/parts: the same command, started again after it was
+stopped, goes on where it was.
+"""
+_EPILOG = """\
+examples:
+  captum-attngrad compare --model lstm --data movie-reviews --limit 50 --output report/
+  captum-attngrad compare --model minilm --data movie-reviews --output report/ \\
+      --methods attention_gradient,integrated_gradients,leave_one_out,random \\
+      --metrics faithfulness,consistency
+  captum-attngrad compare --model ./my-bert --data reviews.csv --text-column review \\
+      --label-column stars --output report/
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Adds the ``compare`` command."""
+    parser = add_command(
+        commands,
+        "compare",
+        "compare methods on a model and texts of your own",
+        _DESCRIPTION,
+        _EPILOG,
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DATA",
+        help="movie-reviews, or a .csv or .jsonl file",
+    )
+    parser.add_argument(
+        "--text-column",
+        default="text",
+        metavar="NAME",
+        help="column of the texts in the file (default: text)",
+    )
+    parser.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="column of the labels in the file: 0, 1, ... or names of classes "
+        "(default: label, if there is one)",
+    )
+    add_methods(parser, None)
+    add_metrics(parser)
+    parser.add_argument(
+        "--limit",
+        type=at_least(1),
+        metavar="N",
+        help="number of texts, drawn at random (default: all of a file, 100 reviews)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of the choice of texts, of the methods that draw at random and of "
+        "the intervals (default: 0)",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder for the report and the finished parts; made if it is missing",
+    )
+    add_progress(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the ``compare`` command."""
+    check_folder(arguments.output)
+    require_ipython()
+    methods = chosen_methods(arguments.methods)
+    metrics = chosen_metrics(arguments.metrics)
+    loaded = load_model(arguments.model, not arguments.no_progress)
+    found = load_texts(
+        arguments.data,
+        arguments.text_column,
+        arguments.label_column,
+        loaded.text_model.class_names,
+        arguments.limit,
+        arguments.seed,
+    )
+    try:
+        result = compare(
+            loaded.text_model,
+            found.texts,
+            labels=found.labels,
+            methods=methods,
+            metrics=metrics,
+            seed=arguments.seed,
+            output=arguments.output,
+            settings={"data": found.description, **loaded.settings},
+            show_progress=not arguments.no_progress,
+        )
+    except ValueError as error:  # of texts, labels or the folder
+        raise UsageError(str(error)) from error
+    print_and_write(result, arguments.output, "Explanations compared")
+
+
+def print_and_write(result: Comparison, output: Path, title: str) -> None:
+    """The table on the terminal, the page and the numbers in the folder."""
+    path = result.to_html(output / "index.html", title=title)
+    result.save(output / "comparison.npz")
+    print(result.table())
+    print(f"\nReport: {path}")

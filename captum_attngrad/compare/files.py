@@ -1,0 +1,107 @@
+r"""A comparison in one file."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from captum_attngrad.compare.info import MethodInfo, MetricInfo
+from captum_attngrad.compare.store import (
+    from_text_array,
+    pack,
+    text_array,
+    unpack,
+    write,
+)
+from captum_attngrad.compare.texts import ExplainedText
+
+if TYPE_CHECKING:
+    from captum_attngrad.compare.comparison import Comparison
+
+# Raise it when the file is laid out in another way.
+_FORMAT = 1
+
+
+def save(comparison: "Comparison", path: "str | os.PathLike[str]") -> Path:
+    """See :meth:`Comparison.save`."""
+    names = [method.name for method in comparison.finished]
+    texts = list(comparison.texts)
+    about = {
+        "format": _FORMAT,
+        "methods": [[m.name, m.description] for m in comparison.methods],
+        "metrics": [metric.to_dict() for metric in comparison.metrics],
+        "class_names": list(comparison.class_names),
+        "settings": dict(comparison.settings),
+        "seed": comparison.seed,
+        "failures": dict(comparison.failures),
+        "notes": [[*key, why] for key, why in comparison.notes.items()],
+        "texts": [[list(t.tokens), t.predicted, t.label] for t in texts],
+    }
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "about": text_array(about),
+        "values": comparison.values,
+        "seconds": comparison.seconds,
+        "curves": comparison.curves,
+        "probabilities": np.array([text.probability for text in texts]),
+    }
+    arrays |= {f"replicates/{k}": v for k, v in comparison.replicates.items()}
+    for i, name in enumerate(names):
+        # All texts one after the other; their lengths are those of the tokens.
+        arrays[f"scores/{i}"] = np.concatenate([text.scores[name] for text in texts])
+    target = Path(path)
+    write(target, pack(arrays))
+    return target
+
+
+def load(path: "str | os.PathLike[str]") -> dict[str, Any]:
+    """The fields of the :class:`Comparison` that a file holds."""
+    content = Path(path).read_bytes()
+    try:
+        arrays = unpack(content)
+        about = from_text_array(arrays["about"])
+        found_format = about["format"]
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{str(path)!r} does not hold a comparison; expected a file that "
+            "Comparison.save wrote."
+        ) from error
+    if found_format != _FORMAT:
+        raise ValueError(
+            f"{str(path)!r} has format {found_format!r}, expected {_FORMAT}: it was "
+            "saved by another version."
+        )
+    methods = tuple(MethodInfo(*fields) for fields in about["methods"])
+    finished = [m.name for m in methods if m.name not in about["failures"]]
+    ends = np.cumsum([len(tokens) for tokens, _, _ in about["texts"]])[:-1]
+    by_method = [np.split(arrays[f"scores/{i}"], ends) for i in range(len(finished))]
+    texts = tuple(
+        ExplainedText(
+            tuple(tokens),
+            predicted,
+            float(arrays["probabilities"][place]),
+            label,
+            {name: rows[place] for name, rows in zip(finished, by_method, strict=True)},
+        )
+        for place, (tokens, predicted, label) in enumerate(about["texts"])
+    )
+    return {
+        "methods": methods,
+        "metrics": tuple(MetricInfo.from_dict(m) for m in about["metrics"]),
+        "values": arrays["values"],
+        "seconds": arrays["seconds"],
+        "texts": texts,
+        "class_names": tuple(about["class_names"]),
+        "settings": about["settings"],
+        "seed": about["seed"],
+        "replicates": {
+            name.removeprefix("replicates/"): array
+            for name, array in arrays.items()
+            if name.startswith("replicates/")
+        },
+        "curves": arrays["curves"],
+        "failures": about["failures"],
+        "notes": {(method, metric): why for method, metric, why in about["notes"]},
+    }

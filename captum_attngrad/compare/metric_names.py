@@ -1,0 +1,130 @@
+r"""The metrics that are built in, by name."""
+
+from collections.abc import Callable, Sequence
+
+from captum_attngrad.metrics import (
+    AttackDetection,
+    AttackLocalization,
+    BackwardPasses,
+    ClassDistanceRatio,
+    Comprehensiveness,
+    DaviesBouldin,
+    DecisionFlip,
+    EmbeddingAttack,
+    ForwardPasses,
+    Infidelity,
+    InhibitorWords,
+    InterClassSeparation,
+    IntraClassCohesion,
+    LeaveOneOutAgreement,
+    Metric,
+    NeighbourSubstitution,
+    ParameterRandomization,
+    PeakMemory,
+    PolarityViolation,
+    PositiveWords,
+    Resilience,
+    Seconds,
+    SensitivityMax,
+    Silhouette,
+    Sufficiency,
+)
+
+#: What names a metric: its name, or itself.
+MetricLike = str | Metric
+
+# What is measured when nothing is named.
+_DEFAULT: tuple[Callable[[], Metric], ...] = (
+    Comprehensiveness,
+    Sufficiency,
+    PositiveWords,
+    InhibitorWords,
+    DecisionFlip,
+    PolarityViolation,
+    LeaveOneOutAgreement,
+    Infidelity,
+    Resilience,
+    lambda: Resilience(measure="top_k"),
+    lambda: Resilience(NeighbourSubstitution()),
+    lambda: Resilience(NeighbourSubstitution(), "top_k"),
+    IntraClassCohesion,
+    InterClassSeparation,
+    ClassDistanceRatio,
+    Silhouette,
+    DaviesBouldin,
+    lambda: Silhouette(relative=True),
+    AttackDetection,
+    lambda: AttackDetection(EmbeddingAttack("pgd")),
+    AttackLocalization,
+    SensitivityMax,
+    ParameterRandomization,
+    ForwardPasses,
+    BackwardPasses,
+)
+# What can be asked for by name.
+_MORE: tuple[Callable[[], Metric], ...] = (
+    lambda: Resilience(measure="cosine"),
+    lambda: Resilience(NeighbourSubstitution(), "cosine"),
+    lambda: IntraClassCohesion("bag"),
+    lambda: Silhouette("bag"),
+    lambda: AttackDetection(EmbeddingAttack("fgsm")),
+    Seconds,
+    PeakMemory,
+)
+
+
+def _named(builders: Sequence[Callable[[], Metric]]) -> dict[str, Metric]:
+    metrics = [build() for build in builders]
+    return {metric.name: metric for metric in metrics}
+
+
+def available_metrics() -> tuple[str, ...]:
+    """Names of the metrics that are built in."""
+    return tuple(_named((*_DEFAULT, *_MORE)))
+
+
+def default_metrics() -> tuple[Metric, ...]:
+    """The metrics that :func:`compare` measures when none are named."""
+    return tuple(_named(_DEFAULT).values())
+
+
+def resolve_metrics(metrics: Sequence[MetricLike] | None) -> tuple[Metric, ...]:
+    r"""
+    Looks metrics up by name.
+
+    Args:
+        metrics (Sequence of str or Metric, optional): Names or metrics; None for
+            :func:`default_metrics`.
+
+    Returns:
+        *tuple of Metric*
+
+    Raises:
+        ValueError: If a name is not known or occurs twice, or there is none.
+        TypeError: If an entry is neither a name nor a metric.
+    """
+    if metrics is None:
+        return default_metrics()
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics is the string {metrics!r}; expected a list of names.")
+    known = _named((*_DEFAULT, *_MORE))
+    chosen: list[Metric] = []
+    for metric in metrics:
+        if isinstance(metric, str):
+            if metric not in known:
+                raise ValueError(
+                    f"There is no metric named {metric!r}; expected one of: "
+                    f"{', '.join(known)}."
+                )
+            metric = known[metric]
+        if not isinstance(metric, Metric):
+            raise TypeError(
+                f"metrics holds {metric!r:.80}; expected a name or a Metric, such as "
+                "Comprehensiveness()."
+            )
+        if metric.name in (other.name for other in chosen):
+            raise ValueError(f"The metric {metric.name!r} was given twice.")
+        chosen.append(metric)
+    if not chosen:
+        raise ValueError("metrics is empty; expected at least one metric.")
+    return tuple(chosen)

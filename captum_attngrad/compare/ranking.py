@@ -1,0 +1,67 @@
+r"""The values of a comparison as ranks, and as a tidy table."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from captum_attngrad.compare.bootstrap import Interval, interval_of, ranks
+
+if TYPE_CHECKING:
+    from captum_attngrad.compare.comparison import Comparison
+
+# As many as there are of metrics that look at all texts together, so that ranks of one
+# draw can be averaged.
+_N_RESAMPLES = 100
+
+
+def average_rank(comparison: "Comparison", row: int, property: str) -> Interval:
+    """See :meth:`Comparison.average_rank`; ``row`` is that of a finished method."""
+    rows = [
+        i
+        for i, method in enumerate(comparison.methods)
+        if method.name not in comparison.failures
+    ]
+    of_means, of_resamples = [], []
+    for metric in comparison.metrics:
+        means = comparison.means(metric.name)
+        if metric.property != property or not np.isfinite(means).any():
+            continue
+        better = metric.higher_is_better
+        of_means.append(ranks(means[rows], better))
+        resampled = comparison.resampled(metric.name)[rows, :_N_RESAMPLES]
+        of_resamples.append(ranks(resampled, better))
+    if not of_means:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    place = rows.index(row)
+    return interval_of(
+        float(np.mean(of_means, axis=0)[place]),
+        np.mean(of_resamples, axis=0)[place],
+    )
+
+
+def to_frame(comparison: "Comparison") -> Any:
+    """See :meth:`Comparison.to_frame`."""
+    try:
+        pandas = import_module("pandas")
+    except ImportError as error:
+        raise ImportError(
+            "to_frame needs pandas, which is not installed. Run: "
+            "pip install 'captum-attngrad[compare]'"
+        ) from error
+    frames = []
+    for j, metric in enumerate(comparison.metrics):
+        single = metric.name not in comparison.replicates
+        values = comparison.values[:, j]
+        if not single:
+            values = comparison.means(metric.name)[:, None]
+        for i, method in enumerate(comparison.methods):
+            columns = {
+                "example": np.arange(values.shape[1]) if single else [-1],
+                "method": method.name,
+                "metric": metric.name,
+                "property": metric.property,
+                "value": values[i],
+            }
+            frames.append(pandas.DataFrame(columns))
+    return pandas.concat(frames, ignore_index=True)

@@ -1,0 +1,268 @@
+r"""Are texts of the same class explained by the same words?"""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from captum_attngrad.metrics._precision import wide
+from captum_attngrad.metrics.base import CorpusMetric
+
+
+def _check(vectors: Tensor, classes: Tensor) -> None:
+    if vectors.dim() != 2 or classes.shape != vectors.shape[:1]:
+        raise ValueError(
+            f"vectors has shape {tuple(vectors.shape)} and classes has shape "
+            f"{tuple(classes.shape)}; expected (texts, dim) and (texts,)."
+        )
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    vectors = wide(vectors)
+    norm = vectors.norm(dim=1, keepdim=True)
+    return vectors / torch.where(norm > 0, norm, 1)
+
+
+def _mean_cosines(vectors: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cosine of each text to the others of its class, and to those of other
+    classes; NaN where there are none. Sums over classes keep this linear in the
+    texts."""
+    _check(vectors, classes)
+    unit = _unit(vectors)
+    _, index, counts = classes.unique(return_inverse=True, return_counts=True)
+    sums = unit.new_zeros(len(counts), unit.shape[1]).index_add_(0, index, unit)
+    mine, n_mine = sums[index], counts[index]
+    within = (unit * (mine - unit)).sum(dim=1) / (n_mine - 1)
+    n_other = len(unit) - n_mine
+    between = (unit * (unit.sum(dim=0) - mine)).sum(dim=1) / n_other
+    return (
+        within.masked_fill(n_mine == 1, torch.nan),
+        between.masked_fill(n_other == 0, torch.nan),
+    )
+
+
+def intra_class_cohesion(vectors: Tensor, classes: Tensor) -> Tensor:
+    r"""
+    Mean cosine between each text's vector and those of the other texts of its class.
+
+    Args:
+        vectors (Tensor): Shape (texts, dim). A zero vector has cosine 0 with all.
+        classes (Tensor): Explained classes, shape (texts,).
+
+    Returns:
+        *Tensor*: Shape (texts,), from -1 to 1; NaN for a text alone in its class. Time
+        and memory grow linearly with the texts.
+
+    Raises:
+        ValueError: On shapes that do not agree.
+    """
+    return _mean_cosines(vectors, classes)[0]
+
+
+def inter_class_separation(vectors: Tensor, classes: Tensor) -> Tensor:
+    r"""
+    By how much each text's vector is nearer to its own class than to the others: its
+    mean cosine to the other texts of its class minus that to the texts of other
+    classes.
+
+    For two classes the mean over texts estimates half the squared distance between the
+    classes' centroids (of vectors of length 1), without bias. The mean distance to
+    other classes alone would not do: vectors that are nothing but noise are all far
+    from each other.
+
+    Args:
+        vectors (Tensor): Shape (texts, dim). A zero vector has cosine 0 with all.
+        classes (Tensor): Explained classes, shape (texts,).
+
+    Returns:
+        *Tensor*: Shape (texts,), from -2 to 2, 0 if classes make no difference; NaN for
+        a text alone in its class, or if there is only one class.
+
+    Raises:
+        ValueError: On shapes that do not agree.
+    """
+    within, between = _mean_cosines(vectors, classes)
+    return within - between
+
+
+def class_distance_ratio(vectors: Tensor, classes: Tensor) -> Tensor:
+    r"""
+    Mean cosine distance between texts of different classes over that within classes.
+
+    .. math::
+        \frac{1 - \mathrm{mean}_i\; b_i}{1 - \mathrm{mean}_i\; w_i}
+
+    with the mean cosine :math:`w_i` of text :math:`i` to the other texts of its class,
+    texts alone in theirs left out, and :math:`b_i` to those of other classes.
+
+    Args:
+        vectors (Tensor): Shape (texts, dim). A zero vector has cosine 0 with all.
+        classes (Tensor): Explained classes, shape (texts,).
+
+    Returns:
+        *Tensor*: Shape (), 0 or more; 1 if classes make no difference, infinity if each
+        class has a single direction. NaN if there is only one class, or no class has
+        two texts.
+
+    Raises:
+        ValueError: On shapes that do not agree.
+    """
+    within, between = _mean_cosines(vectors, classes)
+    distance_within = 1 - within.nanmean()
+    # A difference of rounding errors is no distance.
+    distance_within = distance_within.masked_fill(distance_within < 1e-12, 0)
+    return (1 - between.mean()) / distance_within
+
+
+def _sklearn_metrics(what: str) -> ModuleType:
+    try:
+        from sklearn import metrics
+    except ImportError as error:
+        raise ImportError(
+            f"{what} needs scikit-learn, which is not installed. Run: "
+            "pip install 'captum-attngrad[compare]'"
+        ) from error
+    return metrics  # type: ignore[no-any-return]
+
+
+def _can_cluster(classes: Tensor) -> bool:
+    """What scikit-learn asks for: 2 classes or more, and fewer than texts."""
+    return 2 <= len(classes.unique()) < len(classes)
+
+
+def silhouette(vectors: Tensor, classes: Tensor) -> Tensor:
+    r"""
+    Silhouette of each text's vector with cosine distance (Rousseeuw 1987), as
+    ``sklearn.metrics.silhouette_samples`` computes it.
+
+    Args:
+        vectors (Tensor): Shape (texts, dim).
+        classes (Tensor): Explained classes, shape (texts,).
+
+    Returns:
+        *Tensor*: Shape (texts,), from -1 to 1; 0 for a text alone in its class; NaN if
+        there is only one class, or no class has two texts.
+
+    Raises:
+        ValueError: On shapes that do not agree.
+        ImportError: Without scikit-learn (extra ``compare``).
+    """
+    _check(vectors, classes)
+    metrics = _sklearn_metrics("silhouette")
+    unit = _unit(vectors)
+    if not _can_cluster(classes):
+        return torch.full_like(unit[:, 0], torch.nan)
+    values = metrics.silhouette_samples(
+        unit.cpu().numpy(), classes.cpu().numpy(), metric="cosine"
+    )
+    return torch.as_tensor(values).to(unit)
+
+
+def davies_bouldin(vectors: Tensor, classes: Tensor) -> Tensor:
+    r"""
+    Davies–Bouldin index of the vectors, scaled to length 1 (Davies and Bouldin 1979),
+    as ``sklearn.metrics.davies_bouldin_score`` computes it.
+
+    Args:
+        vectors (Tensor): Shape (texts, dim).
+        classes (Tensor): Explained classes, shape (texts,).
+
+    Returns:
+        *Tensor*: Shape (), 0 or more, lower is better; NaN if there is only one class,
+        or no class has two texts.
+
+    Raises:
+        ValueError: On shapes that do not agree.
+        ImportError: Without scikit-learn (extra ``compare``).
+    """
+    _check(vectors, classes)
+    metrics = _sklearn_metrics("davies_bouldin")
+    unit = _unit(vectors)
+    if not _can_cluster(classes):
+        return unit.new_tensor(torch.nan)
+    return unit.new_tensor(
+        metrics.davies_bouldin_score(unit.cpu().numpy(), classes.cpu().numpy())
+    )
+
+
+class IntraClassCohesion(CorpusMetric):
+    """See :func:`intra_class_cohesion`; arguments as :class:`CorpusMetric`."""
+
+    name = "cohesion"
+    higher_is_better = True
+    value_range = (-1.0, 1.0)
+    best_value = 1.0
+    paper = "Chakraborty et al., Paying Attention to Attention for Explanation"
+    description = "mean cosine to the explanations of other texts of the same class"
+    undefined = "no other text of the class"
+
+    def compactness(self, vectors: Tensor, classes: Tensor) -> Tensor:
+        return intra_class_cohesion(vectors, classes)
+
+
+class InterClassSeparation(CorpusMetric):
+    """See :func:`inter_class_separation`; arguments as :class:`CorpusMetric`."""
+
+    name = "separation"
+    higher_is_better = True
+    value_range = (-2.0, 2.0)
+    best_value = 2.0
+    paper = "Chakraborty et al., Paying Attention to Attention for Explanation"
+    description = (
+        "mean cosine to the explanations of other texts of the same class minus that "
+        "to those of other classes"
+    )
+    undefined = "only one class, or no other text of the class"
+
+    def compactness(self, vectors: Tensor, classes: Tensor) -> Tensor:
+        return inter_class_separation(vectors, classes)
+
+
+class ClassDistanceRatio(CorpusMetric):
+    """See :func:`class_distance_ratio`; arguments as :class:`CorpusMetric`."""
+
+    name = "class_distance_ratio"
+    higher_is_better = True
+    value_range = (0.0, float("inf"))
+    best_value = float("inf")
+    paper = "Chakraborty et al., Paying Attention to Attention for Explanation"
+    description = (
+        "mean cosine distance between the explanations of different classes over that "
+        "within classes"
+    )
+    undefined = "only one class, or one text in each"
+    per_example = False
+
+    def compactness(self, vectors: Tensor, classes: Tensor) -> Tensor:
+        return class_distance_ratio(vectors, classes)
+
+
+class Silhouette(CorpusMetric):
+    """See :func:`silhouette`; arguments as :class:`CorpusMetric`."""
+
+    name = "silhouette"
+    higher_is_better = True
+    value_range = (-1.0, 1.0)
+    best_value = 1.0
+    paper = "Rousseeuw 1987, Silhouettes"
+    description = "silhouette (cosine distance) of the explanations in their classes"
+    undefined = "only one class, or one text in each"
+
+    def compactness(self, vectors: Tensor, classes: Tensor) -> Tensor:
+        return silhouette(vectors, classes)
+
+
+class DaviesBouldin(CorpusMetric):
+    """See :func:`davies_bouldin`; arguments as :class:`CorpusMetric`."""
+
+    name = "davies_bouldin"
+    higher_is_better = False
+    value_range = (0.0, float("inf"))
+    best_value = 0.0
+    paper = "Davies and Bouldin 1979, A Cluster Separation Measure"
+    description = "Davies–Bouldin index of the explanations in their classes"
+    undefined = "only one class, or one text in each"
+    per_example = False
+
+    def compactness(self, vectors: Tensor, classes: Tensor) -> Tensor:
+        return davies_bouldin(vectors, classes)

@@ -1,0 +1,396 @@
+r"""What explaining and measuring need to know of a text classifier, and no more."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_attngrad.text._huggingface import HuggingFaceText
+from captum_attngrad.text.batching import by_length, pad_batch
+
+#: Tokens, padding counted, in one batch of texts to explain.
+DEFAULT_TOKENS_PER_BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class TextBatch:
+    r"""
+    Some texts as the model reads them.
+
+    Args:
+        tokens (tuple of tuple of str): Tokens of each text, as they are shown; those of
+            text i stand at the first ``len(tokens[i])`` positions of its row.
+        input_ids (Tensor): Token ids, shape (batch, tokens), padded on the right.
+        attention_mask (Tensor): Boolean, same shape: False on padding.
+        attributable (Tensor): Boolean, same shape: True on tokens that may be scored
+            and removed, so False on padding and special tokens.
+        seeds (tuple of int): A seed for each text, for methods that draw at random. It
+            belongs to the text, so results do not depend on how texts are batched.
+    """
+
+    tokens: tuple[tuple[str, ...], ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    attributable: Tensor
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def row(self, index: int) -> TextBatch:
+        """One text as a batch of its own, with the padding it has here."""
+        rows = slice(index, index + 1)
+        return TextBatch(
+            self.tokens[rows],
+            self.input_ids[rows],
+            self.attention_mask[rows],
+            self.attributable[rows],
+            self.seeds[rows],
+        )
+
+    def trimmed_row(self, index: int) -> TextBatch:
+        """One text as a batch of its own, without padding."""
+        row = self.row(index)
+        end = len(row.tokens[0])
+        return replace(
+            row,
+            input_ids=row.input_ids[:, :end],
+            attention_mask=row.attention_mask[:, :end],
+            attributable=row.attributable[:, :end],
+        )
+
+
+@dataclass(frozen=True)
+class TextModel:
+    r"""
+    One view of a text classifier: from texts to ids, from ids or embeddings to logits,
+    and where its embedding and its attention are. Made by :meth:`from_torch` or
+    :meth:`from_huggingface`.
+
+    Args:
+        model (nn.Module): The classifier.
+        logits (Callable): Maps (input_ids, attention_mask) to logits (batch, classes).
+        encode (Callable): Maps texts to a :class:`TextBatch` on the CPU.
+        replacement_id (int): Token id that stands for a removed token.
+        embedding (nn.Module): The module that embeds token ids.
+        layer (nn.Module or list of nn.Module, optional): The modules that attend; None
+            for every attention found in ``model``.
+        class_names (tuple of str): Names of the classes, in the order of the logits.
+        pad_id (int): Token id that fills up short texts.
+        special_ids (tuple of int): Ids that never take the place of a word: padding,
+            unknown, mask and the like.
+        show_tokens (Callable): Maps a list of ids to the tokens as they are shown.
+    """
+
+    model: nn.Module
+    logits: Callable[[Tensor, Tensor], Tensor]
+    encode: Callable[[Sequence[str]], TextBatch]
+    replacement_id: int
+    embedding: nn.Module
+    layer: nn.Module | list[nn.Module] | None
+    class_names: tuple[str, ...]
+    pad_id: int
+    special_ids: tuple[int, ...]
+    show_tokens: Callable[[list[int]], list[str]]
+
+    @classmethod
+    def from_torch(
+        cls,
+        model: nn.Module,
+        tokenizer: Callable[[str], Sequence[str]],
+        vocab: Callable[[list[str]], Sequence[int]],
+        *,
+        embedding: nn.Module,
+        layer: nn.Module | list[nn.Module] | None = None,
+        forward_func: Callable[[Tensor, Tensor], Tensor] | None = None,
+        class_names: Sequence[str] = ("negative", "positive"),
+        unk_token: str = "<unk>",
+        pad_token: str = "<pad>",
+    ) -> TextModel:
+        r"""
+        A view of a PyTorch classifier with a tokenizer and a vocabulary; those of
+        torchtext fit as they are.
+
+        Args:
+            model (nn.Module): The classifier.
+            tokenizer (Callable): Splits a text into tokens.
+            vocab (Callable): Maps a list of tokens to a list of ids.
+            embedding (nn.Module): The submodule that embeds the ids.
+            layer (nn.Module or list of nn.Module, optional): The submodules that
+                attend; they may contain the attention at any depth. None means every
+                attention layer of ``model``.
+                Default: None
+            forward_func (Callable, optional): Maps (input_ids, attention_mask) to
+                logits (batch, classes), where the mask is boolean, True on tokens.
+                None calls ``model(input_ids, attention_mask)``.
+                Default: None
+            class_names (Sequence of str): Names of the classes.
+                Default: ("negative", "positive")
+            unk_token (str): Token that takes the place of removed tokens.
+                Default: "<unk>"
+            pad_token (str): Token that fills up short texts.
+                Default: "<pad>"
+
+        Returns:
+            *TextModel*
+
+        Raises:
+            ValueError: When a text without tokens is encoded.
+
+        Examples::
+
+            >>> text_model = TextModel.from_torch(
+            ...     model, WordTokenizer(), vocab,
+            ...     embedding=model.embedding, layer=model.attention,
+            ... )
+            >>> compare(text_model, ["A fine film.", "It drags on."])
+        """
+        unk_id, pad_id = vocab([unk_token, pad_token])
+        seen: dict[int, str] = {unk_id: unk_token, pad_id: pad_token}
+
+        def show_tokens(ids: list[int]) -> list[str]:
+            # torchtext's own Vocab has lookup_tokens, and so has the one here.
+            lookup = getattr(vocab, "lookup_tokens", None)
+            if lookup is not None:
+                return list(lookup(ids))
+            return [seen.get(i, f"[{i}]") for i in ids]
+
+        def encode(texts: Sequence[str]) -> TextBatch:
+            tokens = tuple(tuple(tokenizer(text)) for text in texts)
+            _check_not_empty(texts, [len(found) for found in tokens])
+            rows = [list(vocab(list(found))) for found in tokens]
+            for row, found in zip(rows, tokens, strict=True):
+                for i, token in zip(row, found, strict=True):
+                    seen.setdefault(i, token)
+            ids, mask = pad_batch(rows, pad_id)
+            return TextBatch(tokens, ids, mask, mask, (0,) * len(tokens))
+
+        return cls(
+            model=model,
+            logits=forward_func if forward_func is not None else model,
+            encode=encode,
+            replacement_id=unk_id,
+            embedding=embedding,
+            layer=layer,
+            class_names=tuple(class_names),
+            pad_id=pad_id,
+            special_ids=tuple(sorted({unk_id, pad_id})),
+            show_tokens=show_tokens,
+        )
+
+    @classmethod
+    def from_huggingface(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        *,
+        layer: nn.Module | list[nn.Module] | None = None,
+        class_names: Sequence[str] | None = None,
+        max_length: int | None = None,
+    ) -> TextModel:
+        r"""
+        A view of a Hugging Face sequence classifier.
+
+        Special tokens such as ``[CLS]`` and ``[SEP]`` are neither scored nor removed.
+        A removed token becomes the mask token; the unknown or the padding token where
+        there is no mask token. Tokens are shown as the tokenizer's word pieces.
+
+        Args:
+            model (PreTrainedModel): A sequence classifier: its output has ``logits`` of
+                shape (batch, classes).
+            tokenizer (PreTrainedTokenizerBase): Its tokenizer, with a padding token.
+            layer (nn.Module or list of nn.Module, optional): The submodules that
+                attend; None means every attention layer of ``model``.
+                Default: None
+            class_names (Sequence of str, optional): Names of the classes; None takes
+                ``model.config.id2label``.
+                Default: None
+            max_length (int, optional): Longer texts are cut to so many tokens, with a
+                warning; None takes the most that tokenizer and model allow.
+                Default: None
+
+        Returns:
+            *TextModel*
+
+        Raises:
+            ValueError: If the tokenizer has no padding token or the model fewer than
+                two classes, and when a text without tokens is encoded.
+
+        Examples::
+
+            >>> text_model = TextModel.from_huggingface(model, tokenizer)
+            >>> compare(text_model, ["A fine film.", "It drags on."])
+        """
+        text = HuggingFaceText(model, tokenizer, class_names, max_length)
+
+        def encode(texts: Sequence[str]) -> TextBatch:
+            rows, special, n_cut = text.encode(texts)
+            if n_cut:
+                warnings.warn(
+                    f"{n_cut} of {len(texts)} texts are longer than {text.max_length} "
+                    "tokens and were cut to that length.",
+                    stacklevel=2,
+                )
+            _check_not_empty(texts, [row.count(0) for row in special])
+            ids, mask = pad_batch(rows, text.pad_id)
+            marks, _ = pad_batch(special, 1)
+            tokens = tuple(tuple(text.show_tokens(row)) for row in rows)
+            return TextBatch(tokens, ids, mask, marks == 0, (0,) * len(rows))
+
+        return cls(
+            model=model,
+            logits=text.logits,
+            encode=encode,
+            replacement_id=text.replacement_id,
+            embedding=model.get_input_embeddings(),
+            layer=layer,
+            class_names=text.class_names,
+            pad_id=text.pad_id,
+            special_ids=text.special_ids,
+            show_tokens=text.show_tokens,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the embedding's weights."""
+        return next(self.embedding.parameters()).device
+
+    @property
+    def attention(self) -> nn.Module | list[nn.Module]:
+        """The modules whose attention is explained: ``layer``, or the whole model."""
+        return self.model if self.layer is None else self.layer
+
+    def batch(
+        self, texts: Sequence[str], seeds: Sequence[int] | None = None
+    ) -> TextBatch:
+        """Encodes texts, with a seed for each, on the model's device."""
+        batch = self.encode(texts)
+        return replace(
+            batch,
+            input_ids=batch.input_ids.to(self.device),
+            attention_mask=batch.attention_mask.to(self.device),
+            attributable=batch.attributable.to(self.device),
+            seeds=batch.seeds if seeds is None else tuple(seeds),
+        )
+
+    def batches(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    ) -> Iterator[tuple[list[int], TextBatch]]:
+        r"""
+        Texts of like length together, so that there is little padding.
+
+        Args:
+            texts (Sequence of str): The texts.
+            seeds (Sequence of int, optional): A seed for each text; None for 0.
+                Default: None
+            tokens_per_batch (int): The most tokens in a batch, padding counted. A text
+                that is longer is a batch of its own.
+                Default: 512
+
+        Returns:
+            *Iterator of (list of int, TextBatch)*: For each batch, where its texts
+            stand in ``texts``, and the batch on the model's device. Batches are
+            encoded as they are asked for; only the lengths are kept for all texts.
+
+        Raises:
+            ValueError: If ``tokens_per_batch`` is below 1 or a text has no tokens.
+
+        Examples::
+
+            >>> for places, batch in text_model.batches(texts):
+            ...     logits = text_model.logits(batch.input_ids, batch.attention_mask)
+        """
+        lengths: list[int] = []
+        with warnings.catch_warnings():
+            # What is said of cut texts is said when their batch is made.
+            warnings.simplefilter("ignore", UserWarning)
+            for start in range(0, len(texts), 256):
+                some = self.encode(texts[start : start + 256])
+                lengths += [len(tokens) for tokens in some.tokens]
+        for places in by_length(lengths, tokens_per_batch):
+            chosen = None if seeds is None else [seeds[place] for place in places]
+            yield places, self.batch([texts[place] for place in places], chosen)
+
+    def probabilities(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Class probabilities (batch, classes), in float64 where the device has it.
+
+        In float32 the probability of a confident model rounds to exactly 1, and with it
+        every gradient and difference to 0.
+        """
+        return _softmax(self.logits(input_ids, attention_mask))
+
+    def logits_from_embeddings(
+        self, embeddings: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        """Logits (batch, classes) from what stands in the place of the embedding
+        module's output, (batch, tokens, dim)."""
+        n_used = 0
+
+        def put_in(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            nonlocal n_used
+            n_used += 1
+            return embeddings.to(output.dtype)
+
+        # The ids only say where there is padding, which some models read from them.
+        word = 0 if self.pad_id != 0 else 1
+        ids = torch.full(attention_mask.shape, word, device=embeddings.device)
+        handle = self.embedding.register_forward_hook(put_in)
+        try:
+            logits = self.logits(
+                ids.masked_fill(~attention_mask, self.pad_id), attention_mask
+            )
+        finally:
+            handle.remove()
+        if n_used != 1:
+            raise RuntimeError(
+                f"The embedding module ({type(self.embedding).__name__}) ran {n_used} "
+                "times in one pass of the model; expected once. Pass the module that "
+                "embeds the token ids as embedding."
+            )
+        return logits
+
+    def probabilities_from_embeddings(
+        self, embeddings: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        """As :meth:`probabilities`, from embeddings (batch, tokens, dim)."""
+        return _softmax(self.logits_from_embeddings(embeddings, attention_mask))
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """What the embedding module makes of ids, without autograd."""
+        with torch.no_grad():
+            embedded: Tensor = self.embedding(input_ids)
+        return embedded
+
+    @contextmanager
+    def evaluation_mode(self) -> Iterator[None]:
+        """Every module in evaluation mode inside the block, as before after it."""
+        training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    dtype = torch.float32 if logits.device.type == "mps" else torch.float64
+    return logits.to(dtype).softmax(dim=-1)
+
+
+def _check_not_empty(texts: Sequence[str], n_tokens: Sequence[int]) -> None:
+    for text, n in zip(texts, n_tokens, strict=True):
+        if n == 0:
+            raise ValueError(
+                f"The text {text!r:.80} has no tokens, so there is nothing to explain; "
+                "leave such texts out."
+            )

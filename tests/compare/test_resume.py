@@ -1,0 +1,232 @@
+"""Runs that are killed and started again, and folders with other arguments."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from captum_attngrad.compare import Comparison, Method, TextBatch, TextModel, compare
+from captum_attngrad.metrics import Comprehensiveness
+from tests.compare.planted import planted_text_model, planted_texts
+
+METHODS = ("attention_gradient", "integrated_gradients", "leave_one_out", "random")
+METRICS = ("comprehensiveness", "infidelity", "silhouette", "class_distance_ratio")
+TEXTS = planted_texts(24)
+TOKENS = 40
+
+
+class Killed(BaseException):
+    """Ends a run as Ctrl-C does: nothing catches it."""
+
+
+def run(output: Path | None, methods: tuple[str | Method, ...] = METHODS) -> Comparison:
+    return compare(
+        planted_text_model(),
+        TEXTS,
+        methods=methods,
+        metrics=METRICS,
+        seed=3,
+        output=output,
+        show_progress=False,
+        tokens_per_batch=TOKENS,
+    )
+
+
+def assert_same(first: Comparison, second: Comparison) -> None:
+    assert np.array_equal(first.values, second.values, equal_nan=True)
+    assert np.array_equal(first.curves, second.curves)
+    for name, values in first.replicates.items():
+        assert np.array_equal(values, second.replicates[name])
+    for one, other in zip(first.texts, second.texts, strict=True):
+        assert one.tokens == other.tokens
+        for name, scores in one.scores.items():
+            assert np.array_equal(scores, other.scores[name])
+
+
+def without_seconds(comparison: Comparison) -> list[str]:
+    return [line[:90] for line in comparison.table().splitlines()]
+
+
+def counting(calls: list[int], stop_after: int | None) -> Method:
+    def method(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
+        if stop_after is not None and len(calls) == stop_after:
+            raise Killed
+        calls.append(len(batch))
+        return torch.arange(batch.input_ids.shape[1]).float().expand(len(batch), -1)
+
+    return Method("counting", method, "position")
+
+
+def n_batches() -> int:
+    return len(list(planted_text_model().batches(TEXTS, None, TOKENS)))
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2, 3, 5])
+def test_a_killed_run_goes_on_and_repeats_nothing(
+    stop_after: int, tmp_path: Path
+) -> None:
+    whole = run(None, (*METHODS, counting([], None)))
+    before: list[int] = []
+    with pytest.raises(Killed):
+        run(tmp_path, (*METHODS, counting(before, stop_after)))
+    kept = sorted(tmp_path.rglob("*.npz"))
+    assert bool(kept)
+    content = {path: path.read_bytes() for path in kept}
+    after: list[int] = []
+    resumed = run(tmp_path, (*METHODS, counting(after, None)))
+    assert_same(whole, resumed)
+    # A warm-up of one text at the start of each process, and each batch once.
+    full = before[1:] + after[1:]
+    assert len(full) == n_batches()
+    assert sum(full) == len(TEXTS)
+    scores = [path for path in kept if path.stem.endswith("scores")]
+    assert all(path.read_bytes() == content[path] for path in scores)
+    # Once finished, nothing is run at all.
+    assert_same(whole, run(tmp_path, (*METHODS, counting([], 0))))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.compare.test_resume import run
+import torch
+torch.set_num_threads(1)
+print("ready", flush=True)
+run(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_files", [1, 4, 9, 17])
+def test_a_process_killed_at_any_moment(n_files: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        end = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < end:
+            if len(list(tmp_path.rglob("*.npz"))) >= n_files:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.001)
+        process.wait(timeout=120)
+    assert process.returncode == -signal.SIGKILL, "it was over before it was killed"
+    assert len(list(tmp_path.rglob("*.npz"))) < 60
+    assert_same(run(None), run(tmp_path))
+
+
+def test_damaged_parts_are_made_again(tmp_path: Path) -> None:
+    whole = run(tmp_path)
+    parts = sorted(tmp_path.rglob("*.npz"))
+    parts[0].write_bytes(b"")
+    parts[1].write_bytes(parts[1].read_bytes()[:50])
+    parts[-1].unlink()
+    # What half a write leaves behind has another name and is passed over.
+    (parts[0].parent / f".{parts[0].name}.1.tmp").write_bytes(b"half")
+    assert_same(whole, run(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 4}, r"seed 3 there, 4 now"),
+        ({"texts": TEXTS[:-1]}, r'texts \{"number": 24.*"number": 23'),
+        ({"methods": METHODS[:2]}, r'order of methods \["attention_gradient", "int'),
+        ({"metrics": ["comprehensiveness"]}, r"metrics \[.*infidelity"),
+        ({"metrics": [Comprehensiveness([0.3])]}, r"metrics .*0\.3"),
+        ({"tokens_per_batch": 41}, r"tokens_per_batch 40 there, 41 now"),
+    ],
+)
+def test_other_arguments_are_refused_and_named(
+    change: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    run(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    arguments: dict[str, object] = {
+        "texts": TEXTS,
+        "methods": METHODS,
+        "metrics": METRICS,
+        "seed": 3,
+        "tokens_per_batch": TOKENS,
+        "output": tmp_path,
+        "show_progress": False,
+    }
+    with pytest.raises(ValueError, match=f"with other arguments.*{named}"):
+        compare(planted_text_model(), **{**arguments, **change})  # type: ignore[arg-type]
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    text_model = planted_text_model()
+    with torch.no_grad():
+        text_model.embedding.weight[2, 1] += 1e-3  # type: ignore[operator,index]
+    with pytest.raises(ValueError, match=r'model \{.*"weights".* now'):
+        compare(
+            text_model,
+            TEXTS,
+            methods=METHODS,
+            metrics=METRICS,
+            seed=3,
+            output=tmp_path,
+            show_progress=False,
+            tokens_per_batch=TOKENS,
+        )
+
+
+def test_a_damaged_or_missing_list_of_arguments(tmp_path: Path) -> None:
+    run(tmp_path)
+    (manifest,) = tmp_path.rglob("arguments.json")
+    assert json.loads(manifest.read_text("utf-8"))["seed"] == 3
+    manifest.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="is damaged"):
+        run(tmp_path)
+    manifest.unlink()
+    with pytest.raises(ValueError, match="not the arguments they came from"):
+        run(tmp_path)
+
+
+def test_a_failed_method_is_tried_again(tmp_path: Path) -> None:
+    broken = Method("flaky", lambda *_: torch.zeros(1), "sometimes fails")
+    first = run(tmp_path, ("random", broken))
+    assert list(first.failures) == ["flaky"]
+    works = Method(
+        "flaky",
+        lambda text_model, batch, target: torch.ones(batch.input_ids.shape),
+        "sometimes fails",
+    )
+    second = run(tmp_path, ("random", works))
+    assert not second.failures
+    assert_same(run(None, ("random", works)), second)
+
+
+def test_the_batch_size_does_not_matter() -> None:
+    runs = [
+        compare(
+            planted_text_model(),
+            TEXTS,
+            methods=(*METHODS, "lime", "gradient_shap"),
+            metrics=METRICS,
+            seed=3,
+            show_progress=False,
+            tokens_per_batch=size,
+        )
+        for size in (1, 50, 10_000)
+    ]
+    for other in runs[1:]:
+        for one, text in zip(runs[0].texts, other.texts, strict=True):
+            for name, scores in one.scores.items():
+                np.testing.assert_allclose(scores, text.scores[name], 1e-4, 1e-6)
+        np.testing.assert_allclose(runs[0].values, other.values, rtol=1e-4, atol=1e-5)
