@@ -125,7 +125,7 @@ def report(results: Results, options: Any) -> str:
     ]
     parts = [
         f"Measured on {machine} with {torch.get_num_threads()} threads of "
-        f"{os.cpu_count()} cores; {listed}. One text; columns are its length in tokens. "
+        f"{os.cpu_count()} cores; {listed}. One text; columns: its length in tokens. "
         f'"-": one run would take more than {options.limit:.0f} s.',
         _table(
             "Seconds", results, lengths, lambda _, f: f"{f['seconds']:.3g}", "seconds"
