@@ -169,7 +169,7 @@ def test_chart_holds_the_means(comparison: Comparison) -> None:
     widths = [patch.get_width() for patch in ax.patches]  # type: ignore[attr-defined]
     means = comparison.values[:, 1].mean(axis=1)
     assert widths == pytest.approx(means.tolist())
-    assert "lower is better" in ax.get_title()
+    assert "lower is better" in ax.get_title(loc="right")
 
 
 def constant(value: float) -> Method:

@@ -186,7 +186,7 @@ def test_frame_is_tidy(result: Comparison) -> None:
 
 def test_plots(result: Comparison) -> None:
     figure = result.plot("bars", "consistency")
-    assert [ax.get_title() for ax in figure.axes] == [
+    assert [ax.get_title(loc="right") for ax in figure.axes] == [
         "silhouette ↑ (higher is better)",
         "davies_bouldin ↓ (lower is better)",
     ]
