@@ -10,7 +10,9 @@ from captum_attngrad.attr import (
     AttentionRollout,
     AttentionWeights,
     IntegratedAttentionGradient,
+    JointIntegratedGradients,
     LayerAttentionGradient,
+    log_odds,
 )
 from captum_attngrad.capture import (
     AttentionCall,
@@ -39,7 +41,9 @@ from captum_attngrad.metrics import (
 from captum_attngrad.models import (
     AdditiveAttention,
     AttentionLSTMClassifier,
+    FinetunedMiniLM,
     TrainedLSTM,
+    finetuned_minilm,
     trained_lstm,
 )
 from captum_attngrad.text import (
@@ -68,7 +72,9 @@ __all__ = [
     "AttentionWeights",
     "Comparison",
     "Comprehensiveness",
+    "FinetunedMiniLM",
     "IntegratedAttentionGradient",
+    "JointIntegratedGradients",
     "LayerAttentionGradient",
     "Method",
     "Metric",
@@ -85,6 +91,8 @@ __all__ = [
     "capture_attention",
     "comprehensiveness",
     "find_attention_layers",
+    "finetuned_minilm",
+    "log_odds",
     "pad_batch",
     "register_method",
     "save_html",

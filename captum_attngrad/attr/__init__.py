@@ -7,6 +7,10 @@ from captum_attngrad.attr.attention_weights import AttentionWeights
 from captum_attngrad.attr.integrated_attention_gradient import (
     IntegratedAttentionGradient,
 )
+from captum_attngrad.attr.joint_integrated_gradients import (
+    JointIntegratedGradients,
+    log_odds,
+)
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
 
 __all__ = [
@@ -15,5 +19,7 @@ __all__ = [
     "AttentionRollout",
     "AttentionWeights",
     "IntegratedAttentionGradient",
+    "JointIntegratedGradients",
     "LayerAttentionGradient",
+    "log_odds",
 ]

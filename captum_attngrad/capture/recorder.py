@@ -46,7 +46,9 @@ class AttentionRecord:
     def __getitem__(self, index: int) -> AttentionCall:
         return self.calls[index]
 
-    def compute_gradients(self, score: Tensor) -> None:
+    def compute_gradients(
+        self, score: Tensor, others: Sequence[Tensor] = ()
+    ) -> list[Tensor | None]:
         r"""
         Compute the gradient of a score with respect to all recorded attention
         weights, in one backward pass. No ``.grad`` is touched.
@@ -54,6 +56,13 @@ class AttentionRecord:
         Args:
             score (Tensor): one number, or one number for each example; the examples
                 must not depend on each other.
+            others (sequence of Tensor, optional): further tensors to differentiate
+                by, in the same backward pass.
+                Default: none
+
+        Returns:
+            list of *Tensor* or None: the gradients with respect to ``others``; None
+            where the score does not depend on one.
 
         Raises:
             RuntimeError: if the score depends on none of the recorded calls.
@@ -69,10 +78,11 @@ class AttentionRecord:
             )
         sources = [source for call in calls for source in call.sources]
         found = iter(
-            torch.autograd.grad(score.sum(), sources, allow_unused=True)  # one pass
+            torch.autograd.grad(score.sum(), [*sources, *others], allow_unused=True)
         )
         for call in calls:
             call.set_gradients([next(found) for _ in call.sources])
+        return list(found)
 
     def arrange(self, batch_size: int | None) -> None:
         """Bring all calls into the layout (batch, heads, queries, keys)."""

@@ -14,12 +14,15 @@ from captum_attngrad.attr import (
     AttentionRollout,
     AttentionWeights,
     IntegratedAttentionGradient,
+    JointIntegratedGradients,
+    log_odds,
 )
 from captum_attngrad.compare.captum_methods import ROWS_PER_EVAL, differentiable
 from captum_attngrad.compare.registry import Method
 from captum_attngrad.text import TextBatch, TextModel
 
 INTEGRATION_STEPS = 20
+JOINT_STEPS = 3
 
 
 def _gradient(
@@ -43,6 +46,25 @@ def _integrated(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tens
             target,
             additional_forward_args=(batch.attention_mask,),
             n_steps=INTEGRATION_STEPS,
+            internal_batch_size=max(ROWS_PER_EVAL, len(batch)),
+        )
+    return scores
+
+
+def _joint(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
+    method = JointIntegratedGradients(
+        lambda ids, mask: log_odds(text_model.logits(ids, mask)),
+        text_model.attention,
+        embedding=text_model.embedding,
+    )
+    masked = batch.input_ids.masked_fill(batch.attributable, text_model.replacement_id)
+    with differentiable(text_model):
+        scores: Tensor = method.attribute(
+            batch.input_ids,
+            masked,
+            target,
+            additional_forward_args=(batch.attention_mask,),
+            n_steps=JOINT_STEPS,
             internal_batch_size=max(ROWS_PER_EVAL, len(batch)),
         )
     return scores
@@ -105,6 +127,12 @@ METHODS = (
         _integrated,
         f"IntegratedAttentionGradient, {INTEGRATION_STEPS} steps from no attention to "
         "full attention",
+    ),
+    Method(
+        "joint_integrated_gradients",
+        _joint,
+        f"JointIntegratedGradients of the log-odds, {JOINT_STEPS} steps from the "
+        "replaced tokens without attention to the text with its full attention",
     ),
     Method(
         "attention_weights",

@@ -1,0 +1,69 @@
+"""What an embedding layer gives, seen or exchanged during a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+
+class Embeddings:
+    """What one embedding layer gave in one forward pass, and was made to give."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._given: list[Any] = []
+
+    @property
+    def given(self) -> Tensor:
+        """Detached, ``(batch, tokens, features)``."""
+        if len(self._given) != 1:
+            raise ValueError(
+                f"The embedding layer {self._name} was called {len(self._given)} times "
+                "in one forward pass, expected once. Pass the module that turns the "
+                "tokens of this input into vectors, and that is called as a module."
+            )
+        (given,) = self._given
+        if not isinstance(given, Tensor) or given.dim() != 3:
+            found = (
+                f"a tensor of shape {tuple(given.shape)}"
+                if isinstance(given, Tensor)
+                else type(given).__name__
+            )
+            raise ValueError(
+                f"The embedding layer {self._name} returns {found}, expected a tensor "
+                "(batch, tokens, features)."
+            )
+        return given.detach()
+
+    def note(self, given: Any) -> None:
+        self._given.append(given)
+
+
+@contextmanager
+def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embeddings]:
+    """See what ``module`` returns while the block runs, and return ``put_in`` in its
+    place if there is one."""
+    seen = Embeddings(type(module).__name__)
+
+    def after(_: Module, args: Any, output: Any) -> Tensor | None:
+        seen.note(output)
+        if put_in is None:
+            return None
+        if torch.is_tensor(output) and output.shape != put_in.shape:
+            raise RuntimeError(
+                f"The embedding layer {type(module).__name__} returned "
+                f"{tuple(output.shape)} in one forward pass and {tuple(put_in.shape)} "
+                "in another. What it embeds must not depend on the size of the batch."
+            )
+        return put_in
+
+    handle = module.register_forward_hook(after)
+    try:
+        yield seen
+    finally:
+        handle.remove()
