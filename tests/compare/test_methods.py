@@ -24,6 +24,7 @@ BUILT_IN = (
     "attention_gradient_centred",
     "attention_x_gradient_centred",
     "integrated_attention_gradient",
+    "joint_integrated_gradients",
     "attention_weights",
     "attention_rollout",
     "attention_relevance",
