@@ -11,6 +11,7 @@ from captum_attngrad.attr import (
     AttentionWeights,
     IntegratedAttentionGradient,
     LayerAttentionGradient,
+    SequenceAttentionGradient,
 )
 from captum_attngrad.capture import (
     AttentionCall,
@@ -74,6 +75,7 @@ __all__ = [
     "Metric",
     "MovieReview",
     "MovieReviewSnippets",
+    "SequenceAttentionGradient",
     "Sufficiency",
     "TextBatch",
     "TextModel",
