@@ -21,6 +21,7 @@ from tests.attr.sequence_models import (
     one_by_one,
     transformer,
 )
+from tests.attr.surroundings import Replicated
 
 
 class Truth:
@@ -249,6 +250,16 @@ def _count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(_own_gradients, "_backward", count)
     return seen
+
+
+def test_replicas_in_threads_of_their_own() -> None:
+    """As DataParallel runs them."""
+    model = transformer()
+    source, fed, targets, _ = batch(outputs=5, examples=5)
+    whole = SequenceAttentionGradient(model).attribute((source, fed), targets)
+    replicas = Replicated(model, 2)
+    found = SequenceAttentionGradient(replicas).attribute((source, fed), targets)
+    torch.testing.assert_close(found, whole)
 
 
 @pytest.mark.parametrize("padded", [False, True])
