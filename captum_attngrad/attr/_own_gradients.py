@@ -37,8 +37,7 @@ Gradients = list[Tensor | None]  # one for each call, as the call's tensors are 
 _TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5}
 _TOLERANCE_HALF = 1e-2
 _LEVELS = 8  # factors 2^-4 .. 2^3, also safe in half precision
-_STEPS_PER_PASS = 4
-_ROWS_PER_PASS = 32
+_OUTPUTS_PER_PASS = 16
 _ELEMENTS_PER_PASS = 1 << 26
 
 
@@ -90,8 +89,8 @@ def set_own_gradients(
     if found is None:
         if outputs_per_pass is None:
             size = output_size + sum(_size(own.call) for own in calls)
-            most = _ROWS_PER_PASS if by_row else _STEPS_PER_PASS
-            outputs_per_pass = max(1, min(most, _ELEMENTS_PER_PASS // max(1, size)))
+            most = min(_OUTPUTS_PER_PASS, _ELEMENTS_PER_PASS // max(1, size))
+            outputs_per_pass = max(1, most)
         found = _in_batches(scores, kept, calls, outputs, outputs_per_pass)
     for own, gradient in zip(calls, found, strict=True):
         own.call.set_gradients([gradient])

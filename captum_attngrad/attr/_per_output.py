@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -68,8 +69,7 @@ class PerOutputAttribution(AttentionGradientAttribution):
                 output.numel(),
                 _outputs_per_pass(internal_batch_size, len(targets)),
             )
-        if not any(own.call.on_path for own in calls):
-            raise RuntimeError(_LOST.format(_names(layers)))
+        self._check_reached(layers)
         return layers, kept
 
     def _forward(
@@ -95,6 +95,21 @@ class PerOutputAttribution(AttentionGradientAttribution):
             # The graph was lost on the way: build it from the first operation on.
             recorder, output, seen = forward(lazy=False)
         return recorder, output, seen
+
+    def _check_reached(self, layers: Layers) -> None:
+        lost = [
+            (name, parts)
+            for name, parts in layers
+            if not any(call.on_path for calls in parts for call in calls)
+        ]
+        if len(lost) == len(layers) or (lost and self.layer is not None):
+            raise RuntimeError(_LOST.format(_names(lost)))
+        if lost:
+            warnings.warn(
+                "The outputs do not depend on the attention weights of "
+                f"{_names(lost)}; they count as 0.",
+                stacklevel=4,
+            )
 
     def _check_chosen(
         self,

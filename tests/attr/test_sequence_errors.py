@@ -130,6 +130,36 @@ def test_attention_that_is_not_on_the_path() -> None:
             method.attribute(source, targets, fed)
 
 
+class Detached(nn.Module):
+    """The first layer's cross-attention does not reach the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = transformer()
+        first = self.model.transformer.decoder.layers[0]
+        first.multihead_attn.register_forward_hook(
+            lambda _, args, output: (output[0].detach(), None)
+        )
+
+    def forward(self, source: Tensor, fed: Tensor) -> Tensor:
+        return self.model(source, fed)
+
+
+def test_one_layer_that_is_not_on_the_path() -> None:
+    model = Detached().eval()
+    source, fed, targets, _ = batch()
+    first, second = model.model.transformer.decoder.layers
+    both = [first.multihead_attn, second.multihead_attn]
+    with pytest.raises(RuntimeError, match=r"do not depend.*layers\.0\.multihead_attn"):
+        SequenceAttentionGradient(model, both).attribute((source, fed), targets)
+    with pytest.warns(
+        UserWarning, match=r"layers\.0\.multihead_attn'; they count as 0"
+    ):
+        (found,) = SequenceAttentionGradient(model).attribute((source, fed), targets)
+    method = SequenceAttentionGradient(model, second)
+    torch.testing.assert_close(method.attribute((source, fed), targets)[0], found)
+
+
 def test_bad_options() -> None:
     model = transformer()
     source, fed, targets, _ = batch()
