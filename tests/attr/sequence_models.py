@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -156,7 +157,9 @@ class Transformer(nn.Module):
 
 def transformer(norm_first: bool = False, batch_first: bool = True) -> Transformer:
     torch.manual_seed(2)
-    return Transformer(norm_first, batch_first).double().eval()
+    with warnings.catch_warnings():  # of nested tensors, which nobody asked for
+        warnings.simplefilter("ignore")
+        return Transformer(norm_first, batch_first).double().eval()
 
 
 def batch(
