@@ -9,9 +9,11 @@ from captum_attngrad.attr import (
     AttentionRelevance,
     AttentionRollout,
     AttentionWeights,
+    GeneratedExplanation,
     IntegratedAttentionGradient,
     JointIntegratedGradients,
     LayerAttentionGradient,
+    SequenceAttentionGradient,
     log_odds,
 )
 from captum_attngrad.capture import (
@@ -73,6 +75,7 @@ __all__ = [
     "Comparison",
     "Comprehensiveness",
     "FinetunedMiniLM",
+    "GeneratedExplanation",
     "IntegratedAttentionGradient",
     "JointIntegratedGradients",
     "LayerAttentionGradient",
@@ -80,6 +83,7 @@ __all__ = [
     "Metric",
     "MovieReview",
     "MovieReviewSnippets",
+    "SequenceAttentionGradient",
     "Sufficiency",
     "TextBatch",
     "TextModel",

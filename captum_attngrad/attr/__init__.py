@@ -1,5 +1,6 @@
 """Attributions built on attention weights and their gradients."""
 
+from captum_attngrad.attr._generation import GeneratedExplanation
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.attention_relevance import AttentionRelevance
 from captum_attngrad.attr.attention_rollout import AttentionRollout
@@ -12,14 +13,17 @@ from captum_attngrad.attr.joint_integrated_gradients import (
     log_odds,
 )
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
+from captum_attngrad.attr.sequence_attention_gradient import SequenceAttentionGradient
 
 __all__ = [
     "AttentionGradient",
     "AttentionRelevance",
     "AttentionRollout",
     "AttentionWeights",
+    "GeneratedExplanation",
     "IntegratedAttentionGradient",
     "JointIntegratedGradients",
     "LayerAttentionGradient",
+    "SequenceAttentionGradient",
     "log_odds",
 ]
