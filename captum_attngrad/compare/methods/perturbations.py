@@ -1,15 +1,20 @@
 r"""Methods that replace tokens and watch the model, and the two anchors."""
 
+import math
+from collections.abc import Iterator
+from typing import Any
+
 import torch
-from captum._utils.models.linear_model import SkLearnRidge
+from captum._utils.models.model import Model
 from captum.attr import (
     FeatureAblation,
     KernelShap,
-    Lime,
+    LimeBase,
     Occlusion,
     ShapleyValueSampling,
 )
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from captum_attngrad.compare.captum_methods import ROWS_PER_EVAL, run_captum
 from captum_attngrad.compare.registry import Method
@@ -24,17 +29,58 @@ KERNEL_SHAP_SAMPLES = 500
 SHAPLEY_SAMPLES = 25
 
 
-def _similarity(_: Tensor, __: Tensor, kept: Tensor, **kwargs: object) -> Tensor:
+class _Ridge(Model):
+    """Ridge regression with weighted rows, in closed form."""
+
+    def __init__(self, alpha: float) -> None:
+        self._alpha = alpha
+        self._coefficients = torch.empty(0)
+
+    def fit(self, train_data: DataLoader[Any], **kwargs: Any) -> None:
+        dataset = train_data.dataset
+        assert isinstance(dataset, TensorDataset)
+        x, y, weight = (tensor.double() for tensor in dataset.tensors)
+        weight = weight.unsqueeze(1)
+        # Centred, so that the constant is not penalised.
+        x = x - (weight * x).sum(dim=0) / weight.sum()
+        y = y - (weight.squeeze(1) * y).sum() / weight.sum()
+        penalty = self._alpha * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        normal = x.T @ (weight * x) + penalty
+        self._coefficients = torch.linalg.solve(normal, x.T @ (weight.squeeze(1) * y))
+
+    def representation(self) -> Tensor:
+        return self._coefficients.unsqueeze(0)
+
+    def __call__(self, x: Any) -> Any:
+        raise NotImplementedError("Only the coefficients are asked for.")
+
+
+def _drawn(ids: Tensor, **_: object) -> Iterator[Tensor]:
+    """Tokens to keep, as rows (1, tokens); one draw of all of them is quick."""
+    half = torch.full((LIME_SAMPLES, ids.shape[1]), 0.5)
+    yield from torch.bernoulli(half).to(ids.device).split(1)
+
+
+def _without(kept: Tensor, ids: Tensor, baselines: int, **_: object) -> Tensor:
+    return torch.where(kept.bool(), ids, baselines)
+
+
+def _similarity(_: Tensor, __: Tensor, kept: Tensor, **options: object) -> float:
     # Cosine distance between the whole text and what is left of it, as bags of words.
     # Captum's own default compares the raw inputs, and token ids are not quantities.
-    kept = kept.double()
-    distance = 1 - kept.sum() / (kept.numel() * kept.square().sum()).sqrt().clamp(1e-12)
-    return torch.exp(-distance.square() / (2 * LIME_KERNEL_WIDTH**2))
+    distance = 1 - math.sqrt(float(kept.mean()))
+    return math.exp(-(distance**2) / (2 * LIME_KERNEL_WIDTH**2))
 
 
 def _lime(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
-    method = Lime(
-        text_model.probabilities, SkLearnRidge(alpha=LIME_RIDGE_ALPHA), _similarity
+    method = LimeBase(
+        text_model.probabilities,
+        _Ridge(LIME_RIDGE_ALPHA),
+        _similarity,
+        _drawn,
+        perturb_interpretable_space=True,
+        from_interp_rep_transform=_without,
+        to_interp_rep_transform=None,
     )
     return run_captum(
         method,
@@ -131,10 +177,9 @@ METHODS = (
     Method(
         "lime",
         _lime,
-        f"Captum's Lime over tokens: {LIME_SAMPLES} samples, ridge regression (alpha "
-        f"{LIME_RIDGE_ALPHA:g}), exponential kernel of width {LIME_KERNEL_WIDTH} on "
-        "the cosine distance of the kept tokens",
-        requires=("sklearn",),
+        f"Captum's LimeBase over tokens: {LIME_SAMPLES} samples, ridge regression "
+        f"(alpha {LIME_RIDGE_ALPHA:g}), exponential kernel of width "
+        f"{LIME_KERNEL_WIDTH} on the cosine distance of the kept tokens",
     ),
     Method(
         "kernel_shap",
