@@ -1,6 +1,5 @@
 r"""Methods that replace tokens and watch the model, and the two anchors."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,31 +54,44 @@ class _Ridge(Model):
         raise NotImplementedError("Only the coefficients are asked for.")
 
 
-def _drawn(ids: Tensor, **_: object) -> Iterator[Tensor]:
-    """Tokens to keep, as rows (1, tokens); one draw of all of them is quick."""
-    half = torch.full((LIME_SAMPLES, ids.shape[1]), 0.5)
-    yield from torch.bernoulli(half).to(ids.device).split(1)
+class _Samples:
+    """LIME's samples of a text, made at once; Captum asks for one at a time."""
 
+    def __init__(self) -> None:
+        self._variants: Iterator[Tensor] = iter(())
+        self._weights: Iterator[Tensor] = iter(())
 
-def _without(kept: Tensor, ids: Tensor, baselines: int, **_: object) -> Tensor:
-    return torch.where(kept.bool(), ids, baselines)
+    def kept(self, ids: Tensor, baselines: int, **_: object) -> Iterator[Tensor]:
+        """Tokens to keep, each (1, tokens)."""
+        half = torch.full((LIME_SAMPLES, ids.shape[1]), 0.5)
+        kept = torch.bernoulli(half).to(ids.device)
+        self._variants = iter(torch.where(kept.bool(), ids, baselines).split(1))
+        # Cosine distance between the whole text and what is left of it, as bags of
+        # words. Captum's own default compares the raw inputs, and token ids are not
+        # quantities.
+        distance = 1 - kept.double().mean(dim=1).sqrt()
+        weights = torch.exp(-distance.square() / (2 * LIME_KERNEL_WIDTH**2))
+        self._weights = iter(weights.split(1))
+        yield from kept.split(1)
 
+    def variant(self, *_: object, **__: object) -> Tensor:
+        """The ids of the sample that was drawn last."""
+        return next(self._variants)
 
-def _similarity(_: Tensor, __: Tensor, kept: Tensor, **options: object) -> float:
-    # Cosine distance between the whole text and what is left of it, as bags of words.
-    # Captum's own default compares the raw inputs, and token ids are not quantities.
-    distance = 1 - math.sqrt(float(kept.mean()))
-    return math.exp(-(distance**2) / (2 * LIME_KERNEL_WIDTH**2))
+    def weight(self, *_: object, **__: object) -> Tensor:
+        """How like the text it is."""
+        return next(self._weights)
 
 
 def _lime(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
+    samples = _Samples()
     method = LimeBase(
         text_model.probabilities,
         _Ridge(LIME_RIDGE_ALPHA),
-        _similarity,
-        _drawn,
+        samples.weight,
+        samples.kept,
         perturb_interpretable_space=True,
-        from_interp_rep_transform=_without,
+        from_interp_rep_transform=samples.variant,
         to_interp_rep_transform=None,
     )
     return run_captum(
