@@ -39,6 +39,7 @@ METHODS = (
     "attention_gradient_centred",
     "attention_x_gradient_centred",
     "integrated_attention_gradient",
+    "joint_integrated_gradients",
     "attention_weights",
     "saliency",
     "input_x_gradient",

@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import captum_attngrad
+from captum_attngrad import compare as comparing
+from captum_attngrad import metrics as measuring
 from captum_attngrad.compare import (
     Comparison,
     Interval,
@@ -348,3 +351,12 @@ def test_a_gpu_gives_the_same_values(comparison: Comparison) -> None:
         show_progress=False,
     )
     assert np.allclose(on_gpu.values, comparison.values, atol=1e-4)
+
+
+def test_public_names_are_at_the_root() -> None:
+    for part in (comparing, measuring):
+        for name in part.__all__:
+            # At the root, compare is the package.
+            if name != "compare":
+                assert name in captum_attngrad.__all__, name
+                assert getattr(captum_attngrad, name) is getattr(part, name)
