@@ -55,6 +55,11 @@ def add_command(
     return parser
 
 
+def _listed(names: str | None) -> str:
+    """Names with spaces between them, where a line can break."""
+    return "" if names is None else names.replace(",", ", ")
+
+
 def add_methods(parser: argparse.ArgumentParser, default: str | None) -> None:
     """Adds ``--methods``."""
     parser.add_argument(
@@ -62,18 +67,21 @@ def add_methods(parser: argparse.ArgumentParser, default: str | None) -> None:
         metavar="NAMES",
         default=default,
         help="names of methods, separated by commas, or all (default: "
-        f"{default or 'all that differ from each other'}). There are: "
+        f"{_listed(default) or 'all that differ from each other'}). There are: "
         f"{', '.join(available_methods())}",
     )
 
 
-def add_metrics(parser: argparse.ArgumentParser) -> None:
+def add_metrics(parser: argparse.ArgumentParser, default: str | None) -> None:
     """Adds ``--metrics``."""
+    properties = dict.fromkeys(metric.property for metric in default_metrics())
     parser.add_argument(
         "--metrics",
         metavar="NAMES",
-        help="names of metrics or of properties, separated by commas (default: all). "
-        f"There are: {', '.join(available_metrics())}",
+        default=default,
+        help=f"names of metrics or of properties ({', '.join(properties)}), separated "
+        f"by commas (default: {_listed(default) or 'all properties'}). There are: "
+        f"{', '.join(available_metrics())}",
     )
 
 

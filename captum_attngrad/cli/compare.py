@@ -68,7 +68,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "(default: label, if there is one)",
     )
     add_methods(parser, None)
-    add_metrics(parser)
+    add_metrics(parser, None)
     parser.add_argument(
         "--limit",
         type=at_least(1),

@@ -50,6 +50,8 @@ class Comparison:
             (methods, 1 + fractions, texts).
         failures (Mapping): Methods that failed, with the reason.
         notes (Mapping): Why a metric could not be measured, by method and metric.
+        diagnostics (Mapping): What has to be known of the perturbations, such as the
+            share of attacks that succeeded: means over the texts, by name.
     """
 
     methods: tuple[MethodInfo, ...]
@@ -64,6 +66,7 @@ class Comparison:
     curves: npt.NDArray[np.float32]
     failures: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -219,11 +222,36 @@ class Comparison:
             return Interval(float("nan"), float("nan"), float("nan"))
         return ranking.average_rank(self, row, property)
 
+    def best_ranked(self, property: str) -> list[bool]:
+        r"""
+        For each method, whether its average rank is the best of a property or cannot be
+        told from the best (paired bootstrap, 95%).
+
+        Args:
+            property (str): Name of a property.
+
+        Returns:
+            *list of bool*: In the order of ``methods``; False for one that failed.
+
+        Raises:
+            KeyError: If the property is not in this comparison.
+        """
+        _position("property", property, list(self.properties))
+        return ranking.best_ranked(self, property)
+
+    @property
+    def ranked_properties(self) -> tuple[str, ...]:
+        """The properties with several metrics, over which ranks are averaged; cost,
+        which is no merit of an explanation, is not one of them."""
+        names = [metric.property for metric in self.metrics]
+        return tuple(p for p in self.properties if names.count(p) > 1 and p != "cost")
+
     def table(self) -> str:
         r"""
-        Methods × metrics as plain text, a block for each property: mean, 95% bootstrap
-        interval, and average rank. A star marks the best method and those that cannot
-        be told from it. What failed is listed below with its reason.
+        Methods × metrics as plain text: average ranks first, then a block for each
+        property with means and 95% bootstrap intervals. A star marks the best method
+        and those that cannot be told from it. What failed is listed below with its
+        reason.
 
         Returns:
             *str*: Several lines.

@@ -1,7 +1,7 @@
 r"""One batch of texts: explained by each method, and measured."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,14 +83,25 @@ def explain(
     return Explained(_checked_scores(method, found[0], texts), cost)
 
 
+def _seed_of_call(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
 def again(
-    text_model: TextModel, method: Method, texts: TextBatch
+    text_model: TextModel,
+    method: Method,
+    texts: TextBatch,
+    matters: Tensor | None = None,
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The method as perturbations call it: each call draws anew."""
+    """The method as perturbations call it: each call draws anew. Texts that do not
+    matter are left out; their scores are 0."""
     n_calls = 0
     # Embeddings that were moved are given as ids beyond the vocabulary.
     n_ids = text_model.embedding.weight.shape[0]  # type: ignore[index]
     before = texts.input_ids.tolist()
+    rows = list(range(len(texts)))
+    if matters is not None:
+        rows = matters.nonzero().squeeze(1).tolist()
 
     def shown(ids: list[int], row: int) -> tuple[str, ...]:
         tokens = list(texts.tokens[row])
@@ -102,18 +113,22 @@ def again(
     def explain_variant(input_ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         nonlocal n_calls
         n_calls += 1
-        variant = replace(
-            texts,
-            tokens=tuple(shown(ids, i) for i, ids in enumerate(input_ids.tolist())),
-            input_ids=input_ids,
-            attention_mask=mask,
-            seeds=tuple(
-                int(np.random.SeedSequence([seed, n_calls]).generate_state(1)[0])
-                for seed in texts.seeds
+        found = torch.zeros(input_ids.shape, device=input_ids.device)
+        if not rows:
+            return found
+        chosen = input_ids[rows]
+        variant = TextBatch(
+            tokens=tuple(
+                shown(ids, row) for row, ids in zip(rows, chosen.tolist(), strict=True)
             ),
+            input_ids=chosen,
+            attention_mask=mask[rows],
+            attributable=texts.attributable[rows],
+            seeds=tuple(_seed_of_call(texts.seeds[row], n_calls) for row in rows),
         )
-        scores = method.function(text_model, variant, target)
-        return _checked_scores(method, scores, variant)
+        scores = method.function(text_model, variant, target[rows])
+        found[rows] = _checked_scores(method, scores, variant)
+        return found
 
     return explain_variant
 
@@ -223,7 +238,12 @@ class BatchMeasures:
                     self._texts,
                     self._target,
                     prepared,
-                    again(self._text_model, method, self._texts),
+                    again(
+                        self._text_model,
+                        method,
+                        self._texts,
+                        perturbation.matters(prepared),
+                    ),
                 )
                 for metric in mine:
                     found.values[metric.name] = metric.value(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from captum_attngrad.compare.comparison import Comparison
 
 # Raise it when the file is laid out in another way.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save(comparison: "Comparison", path: "str | os.PathLike[str]") -> Path:
@@ -35,6 +35,7 @@ def save(comparison: "Comparison", path: "str | os.PathLike[str]") -> Path:
         "metrics": [metric.to_dict() for metric in comparison.metrics],
         "class_names": list(comparison.class_names),
         "settings": dict(comparison.settings),
+        "diagnostics": dict(comparison.diagnostics),
         "seed": comparison.seed,
         "failures": dict(comparison.failures),
         "notes": [[*key, why] for key, why in comparison.notes.items()],
@@ -95,6 +96,7 @@ def load(path: "str | os.PathLike[str]") -> dict[str, Any]:
         "texts": texts,
         "class_names": tuple(about["class_names"]),
         "settings": about["settings"],
+        "diagnostics": about["diagnostics"],
         "seed": about["seed"],
         "replicates": {
             name.removeprefix("replicates/"): array

@@ -1,11 +1,17 @@
 r"""The values of a comparison as ranks, and as a tidy table."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from captum_attngrad.compare.bootstrap import Interval, interval_of, ranks
+from captum_attngrad.compare.bootstrap import (
+    FEWEST_PAIRS,
+    Interval,
+    interval_of,
+    ranks,
+)
 
 if TYPE_CHECKING:
     from captum_attngrad.compare.comparison import Comparison
@@ -14,9 +20,20 @@ if TYPE_CHECKING:
 # draw can be averaged.
 _N_RESAMPLES = 100
 
+_Array = npt.NDArray[np.float64]
 
-def average_rank(comparison: "Comparison", row: int, property: str) -> Interval:
-    """See :meth:`Comparison.average_rank`; ``row`` is that of a finished method."""
+
+class _AverageRanks(NamedTuple):
+    """Of the finished methods: average ranks (methods,), those of paired resamples
+    (methods, resamples), and where the methods stand in the comparison."""
+
+    means: _Array
+    resamples: _Array
+    rows: list[int]
+
+
+def _average_ranks(comparison: "Comparison", property: str) -> _AverageRanks | None:
+    """None if no method has a value."""
     rows = [
         i
         for i, method in enumerate(comparison.methods)
@@ -32,12 +49,30 @@ def average_rank(comparison: "Comparison", row: int, property: str) -> Interval:
         resampled = comparison.resampled(metric.name)[rows, :_N_RESAMPLES]
         of_resamples.append(ranks(resampled, better))
     if not of_means:
+        return None
+    return _AverageRanks(np.mean(of_means, axis=0), np.mean(of_resamples, axis=0), rows)
+
+
+def average_rank(comparison: "Comparison", row: int, property: str) -> Interval:
+    """See :meth:`Comparison.average_rank`; ``row`` is that of a finished method."""
+    found = _average_ranks(comparison, property)
+    if found is None:
         return Interval(float("nan"), float("nan"), float("nan"))
-    place = rows.index(row)
-    return interval_of(
-        float(np.mean(of_means, axis=0)[place]),
-        np.mean(of_resamples, axis=0)[place],
-    )
+    place = found.rows.index(row)
+    return interval_of(float(found.means[place]), found.resamples[place])
+
+
+def best_ranked(comparison: "Comparison", property: str) -> list[bool]:
+    """See :meth:`Comparison.best_ranked`."""
+    marks = [False] * len(comparison.methods)
+    found = _average_ranks(comparison, property)
+    if found is None:
+        return marks
+    behind = found.resamples - found.resamples[int(found.means.argmin())]
+    few = len(comparison.texts) < FEWEST_PAIRS
+    for row, of_row in zip(found.rows, behind, strict=True):
+        marks[row] = few or interval_of(0.0, of_row).low <= 0
+    return marks
 
 
 def to_frame(comparison: "Comparison") -> Any:

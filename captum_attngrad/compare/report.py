@@ -1,10 +1,12 @@
 r"""The page that shows a comparison."""
 
+import math
 from html import escape
 
 import numpy as np
 import torch
 
+from captum_attngrad.compare.bootstrap import Interval
 from captum_attngrad.compare.comparison import Comparison, ExplainedText
 from captum_attngrad.compare.info import MetricInfo
 from captum_attngrad.compare.plots import (
@@ -29,6 +31,9 @@ from captum_attngrad.visualization import (
     text_records,
 )
 
+# Columns of metrics that fit beside the names on a wide screen.
+_COLUMNS = 4
+
 # In the sentence tables Captum's first two columns (true and predicted class) would
 # repeat the heading in every row, and sums of scores of different methods have
 # different units, so only the method and the words are shown.
@@ -38,8 +43,10 @@ _STYLE = """
 .results th, .results td { padding: .35rem 1rem .35rem 0;
   border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
 .results thead th { border-bottom: 2px solid #1b1b1b; }
+.scroll + .scroll { margin-top: 1.5rem; }
 .results tbody th { font-weight: 400; }
 .results tbody th, .results tbody td { vertical-align: top; }
+.results th:first-child { position: sticky; left: 0; background: #fff; }
 .results .best { font-weight: 700; }
 .results .interval { color: #595959; font-weight: 400; }
 .note { color: #595959; font-size: .9rem; }
@@ -61,69 +68,98 @@ dd { margin: 0; overflow-wrap: anywhere; }
   .sentence td:nth-child(3) { padding-top: .4rem; font-size: .85rem; }
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .5rem; }
-  .results, .results tbody, .results tr, .results tbody th, .results td {
-    display: block; }
-  .results thead { display: none; }
-  .results tr { padding: .4rem 0; border-bottom: 1px solid #e3e3e3; }
-  .results tbody th { font-weight: 700; }
-  .results tbody th, .results td { padding: 0; border: 0; }
-  .results td::before { content: attr(data-label) " "; display: inline-block;
-    min-width: 14em; padding-right: .3em; color: #595959; font-weight: 400; }
+  .results th:first-child { white-space: normal; min-width: 7.5rem; }
   .results { font-size: .85rem; }
 }
 """
 
 
-def _cell(comparison: Comparison, method: str, metric: MetricInfo, best: bool) -> str:
-    mean, low, high = comparison.interval(method, metric.name)
-    label = f"<td data-label='{escape(metric.name)} {arrow(metric)}'>"
-    if not np.isfinite(mean):
-        why = escape(missing(comparison, method, metric))
-        return f"{label}<span class='interval'>{why}</span></td>"
-    number = format_number(mean, 3)
+def _number(interval: Interval, digits: int, best: bool) -> str:
+    mean, low, high = (format_number(number, digits) for number in interval)
     if best:
-        number = f"<span class='best'>{number}*</span>"
-    interval = f"[{format_number(low, 3)}, {format_number(high, 3)}]"
-    return f"{label}{number} <span class='interval'>{interval}</span></td>"
+        mean = f"<span class='best'>{mean}*</span>"
+    return f"{mean} <span class='interval'>[{low}, {high}]</span>"
 
 
-def _rank(comparison: Comparison, method: str, property: str) -> str:
-    mean, low, high = comparison.average_rank(method, property)
-    found = (
-        f"{format_number(mean, 1)} <span class='interval'>[{format_number(low, 1)}, "
-        f"{format_number(high, 1)}]</span>"
-        if np.isfinite(mean)
-        else "<span class='interval'>failed</span>"
-    )
-    return f"<td data-label='average rank ↓'>{found}</td>"
+def _column(head: str, cells: list[str]) -> list[str]:
+    return [f"<th scope='col'>{head}</th>", *(f"<td>{cell}</td>" for cell in cells)]
 
 
-def _results_table(comparison: Comparison, property: str) -> str:
-    metrics = [m for m in comparison.metrics if m.property == property]
-    ranked = len(metrics) > 1
-    first = property == comparison.properties[0]
-    heads = ["average rank ↓"] * ranked + ["s/text"] * first
-    heads += [f"{escape(metric.name)} {arrow(metric)}" for metric in metrics]
-    marks = [comparison.not_beaten(metric.name) for metric in metrics]
-    rows = []
-    for i, method in enumerate(comparison.methods):
-        cells = []
-        if ranked:
-            cells.append(_rank(comparison, method.name, property))
-        if first:
-            seconds = format_seconds(comparison.seconds[i])
-            cells.append(f"<td data-label='s/text'>{seconds}</td>")
-        cells += [
-            _cell(comparison, method.name, metric, marked[i])
-            for metric, marked in zip(metrics, marks, strict=True)
-        ]
-        rows.append(
-            f"<tr><th scope='row'>{escape(method.name)}</th>{''.join(cells)}</tr>"
+def _metric_column(comparison: Comparison, metric: MetricInfo) -> list[str]:
+    cells = []
+    marks = comparison.not_beaten(metric.name)
+    for method, marked in zip(comparison.methods, marks, strict=True):
+        found = comparison.interval(method.name, metric.name)
+        if np.isfinite(found.mean):
+            cells.append(_number(found, 3, marked))
+        else:
+            why = escape(missing(comparison, method.name, metric))
+            cells.append(f"<span class='interval'>{why}</span>")
+    return _column(f"{escape(metric.name)} {arrow(metric)}", cells)
+
+
+def _rank_column(comparison: Comparison, property: str) -> list[str]:
+    cells = []
+    marks = comparison.best_ranked(property)
+    for method, marked in zip(comparison.methods, marks, strict=True):
+        found = comparison.average_rank(method.name, property)
+        failed = "<span class='interval'>failed</span>"
+        there = np.isfinite(found.mean)
+        cells.append(_number(found, 1, marked) if there else failed)
+    return _column(f"{escape(property)} ↓", cells)
+
+
+def _seconds_column(comparison: Comparison) -> list[str]:
+    return _column("s/text", [format_seconds(s) for s in comparison.seconds])
+
+
+def _table(
+    comparison: Comparison, columns: list[list[str]], most: int = _COLUMNS
+) -> str:
+    """Columns beside the methods' names, at most so many in a table."""
+    names = [
+        f"<th scope='row'>{escape(method.name).replace('_', '_<wbr>')}</th>"
+        for method in comparison.methods
+    ]
+    tables = []
+    n_tables = math.ceil(len(columns) / most)
+    for i in range(n_tables):
+        # The same number in each, or nearly so.
+        start, end = (k * len(columns) // n_tables for k in (i, i + 1))
+        lines = zip(*columns[start:end], strict=True)
+        head, *rows = ("".join(line) for line in lines)
+        body = "".join(
+            f"<tr>{name}{row}</tr>" for name, row in zip(names, rows, strict=True)
         )
-    head = "".join(f"<th scope='col'>{text}</th>" for text in ["method", *heads])
+        tables.append(
+            "<table class='results'><thead><tr><th scope='col'>method</th>"
+            f"{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+    return "".join(f"<div class='scroll'>{table}</div>" for table in tables)
+
+
+def _overview(comparison: Comparison) -> str:
+    """Average ranks; without any, there is nothing to look over."""
+    ranked = comparison.ranked_properties
+    if not ranked:
+        return ""
+    columns = [_rank_column(comparison, property) for property in ranked]
+    columns.append(_seconds_column(comparison))
+    table = _table(comparison, columns, most=len(columns))
+    return f"<h2>Average rank, by property</h2>{table}"
+
+
+def _results(comparison: Comparison, property: str) -> str:
+    columns = [
+        _metric_column(comparison, metric)
+        for metric in comparison.metrics
+        if metric.property == property
+    ]
+    if not comparison.ranked_properties and property == comparison.properties[0]:
+        columns.append(_seconds_column(comparison))
     return (
-        f"<div class='scroll'><table class='results'><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f"<h2>{escape(property.capitalize())}</h2>"
+        f"{_table(comparison, columns)}{_charts(comparison, property)}"
     )
 
 
@@ -137,7 +173,8 @@ _READING = (
     "↑ higher is better, ↓ lower is better. * the best, or not distinguishable from "
     "the best (paired bootstrap, 95%, not corrected for the number of comparisons). "
     "Average rank: over the metrics of the property, 1 is best. s/text: seconds that "
-    "the method itself took for one text. Grey bars are the anchors: leave_one_out, "
+    "the method itself took for one text. What each metric measures is said at the end "
+    "of the page. Grey bars are the anchors: leave_one_out, "
     "and random scores.</p>"
 )
 
@@ -245,14 +282,12 @@ def comparison_page(comparison: Comparison, title: str, n_texts: int = 10) -> st
         for number, text in enumerate(shown, start=1)
     )
     results = "".join(
-        f"<h2>{escape(property.capitalize())}</h2>"
-        f"{_results_table(comparison, property)}{_charts(comparison, property)}"
-        for property in comparison.properties
+        _results(comparison, property) for property in comparison.properties
     )
     methods = {method.name: method.description for method in comparison.methods}
     body = (
         f"<h1>{escape(title)}</h1>{_READING.format(n=len(comparison.texts))}"
-        f"{results}{_notes(comparison)}{_wide_charts(comparison)}"
+        f"{_overview(comparison)}{results}{_notes(comparison)}{_wide_charts(comparison)}"
         f"<h2>The first {len(shown)} texts, one row a method</h2>{LEGEND}{sentences}"
         f"<h2>Methods</h2>{_description_list(methods)}"
         f"<h2>Metrics</h2>{_description_list(_metric_description(comparison))}"

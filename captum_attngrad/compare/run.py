@@ -350,13 +350,14 @@ def compare(
         class_names=text_model.class_names,
         settings={
             **(settings or {}),
-            **settings_module.described(
-                text_model, stored, chosen, measures, run.diagnostics, seed
-            ),
+            **settings_module.described(text_model, stored, chosen, measures, seed),
         },
         seed=seed,
         failures=run.failures,
         notes=run.notes,
+        diagnostics={
+            name: float(np.nanmean(values)) for name, values in run.diagnostics.items()
+        },
     )
 
 

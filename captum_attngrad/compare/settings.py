@@ -3,11 +3,10 @@ r"""What a run depends on: to be compared with another run's, and to be read."""
 import hashlib
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
 
 from captum_attngrad.compare.info import MethodInfo
@@ -79,7 +78,6 @@ def described(
     texts: StoredTexts,
     methods: tuple[Method, ...],
     metrics: tuple[Metric, ...],
-    diagnostics: Mapping[str, Sequence[float]],
     seed: int,
 ) -> dict[str, str]:
     """The settings as the report lists them."""
@@ -93,8 +91,6 @@ def described(
     bins = sorted({b for m in metrics for b in getattr(m, "bins", ())})
     if bins:
         settings["bins"] = ", ".join(f"{fraction:.0%}" for fraction in bins)
-    for name, values in diagnostics.items():
-        settings[name] = f"{np.nanmean(values):.3g} (mean over texts)"
     settings["model"] = type(text_model.model).__name__
     settings["device"] = str(text_model.device)
     if text_model.device.type == "cpu":

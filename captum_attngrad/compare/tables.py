@@ -1,16 +1,19 @@
 r"""A comparison as plain text, and numbers as they are set."""
 
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from captum_attngrad.compare.bootstrap import Interval
 from captum_attngrad.compare.info import MetricInfo
 
 if TYPE_CHECKING:
     from captum_attngrad.compare.comparison import Comparison
 
 
-_WIDTH = 110
+_WIDTH = 100
 
 
 def arrow(metric: MetricInfo) -> str:
@@ -48,8 +51,13 @@ def missing(comparison: "Comparison", method: str, metric: MetricInfo) -> str:
 
 
 def remarks(comparison: "Comparison") -> list[str]:
-    """What failed or could not be measured, each in a line, reasons once."""
+    """What failed or could not be measured, each in a line, reasons once, and how the
+    perturbations went."""
     lines = [f"{name} failed: {why}" for name, why in comparison.failures.items()]
+    lines += [
+        f"{name} {value:.3g}, mean over the texts"
+        for name, value in comparison.diagnostics.items()
+    ]
     for metric in comparison.metrics:
         by_reason: dict[str, list[str]] = {}
         for (method, name), why in comparison.notes.items():
@@ -67,18 +75,33 @@ def remarks(comparison: "Comparison") -> list[str]:
         for n, methods in sorted(by_number.items()):
             if 0 < n < len(comparison.texts):
                 said = f" (elsewhere: {metric.undefined})" if metric.undefined else ""
+                everyone = len(methods) == len(comparison.finished)
+                of = "each method" if everyone else ", ".join(methods)
                 lines.append(
                     f"{metric.name} over {n} of {len(comparison.texts)} texts for "
-                    f"{', '.join(methods)}{said}"
+                    f"{of}{said}"
                 )
     return lines
 
 
-def _cell(comparison: "Comparison", method: str, metric: MetricInfo) -> str:
-    mean, low, high = comparison.interval(method, metric.name)
-    if not np.isfinite(mean):
-        return missing(comparison, method, metric)
-    return f"{mean:6.3f} [{low:6.3f}, {high:6.3f}]"
+def _with_intervals(cells: Sequence[Interval | str], digits: int) -> list[str]:
+    """Numbers under each other, as wide as the widest needs; words as they are."""
+    found = [
+        cell
+        if isinstance(cell, str)
+        else tuple(format_number(number, digits) for number in cell)
+        for cell in cells
+    ]
+    numbers = [cell for cell in found if isinstance(cell, tuple)]
+    widths = [max(len(part) for part in parts) for parts in zip(*numbers, strict=True)]
+    lines = []
+    for cell in found:
+        if isinstance(cell, str):
+            lines.append(cell)
+            continue
+        mean, low, high = map(str.rjust, cell, widths)
+        lines.append(f"{mean} [{low}, {high}]")
+    return lines
 
 
 def _aligned(columns: list[list[str]]) -> list[str]:
@@ -108,42 +131,67 @@ def _blocks(columns: list[list[str]]) -> list[list[list[str]]]:
     return blocks
 
 
-def _metric_column(comparison: "Comparison", metric: MetricInfo) -> list[str]:
-    marks = comparison.not_beaten(metric.name)
-    return [f"{metric.name} {arrow(metric)}"] + [
-        _cell(comparison, method.name, metric) + ("*" if marked else " ")
-        for method, marked in zip(comparison.methods, marks, strict=True)
+def _column(
+    title: str, cells: Sequence[Interval | str], marks: Sequence[bool], digits: int
+) -> list[str]:
+    numbers = _with_intervals(cells, digits)
+    return [
+        title,
+        *(
+            cell + ("*" if marked else " ")
+            for cell, marked in zip(numbers, marks, strict=True)
+        ),
     ]
 
 
-def _rank_column(comparison: "Comparison", property: str) -> list[str]:
-    cells = ["average rank ↓"]
+def _metric_column(comparison: "Comparison", metric: MetricInfo) -> list[str]:
+    cells: list[Interval | str] = []
     for method in comparison.methods:
-        mean, low, high = comparison.average_rank(method.name, property)
-        found = f"{mean:4.1f} [{low:4.1f}, {high:4.1f}]"
-        cells.append(found if np.isfinite(mean) else "failed")
-    return cells
+        found = comparison.interval(method.name, metric.name)
+        there = np.isfinite(found.mean)
+        cells.append(found if there else missing(comparison, method.name, metric))
+    marks = comparison.not_beaten(metric.name)
+    return _column(f"{metric.name} {arrow(metric)}", cells, marks, 3)
+
+
+def _rank_column(comparison: "Comparison", property: str) -> list[str]:
+    cells: list[Interval | str] = []
+    for method in comparison.methods:
+        found = comparison.average_rank(method.name, property)
+        cells.append(found if np.isfinite(found.mean) else "failed")
+    return _column(f"{property} ↓", cells, comparison.best_ranked(property), 1)
 
 
 def text_table(comparison: "Comparison") -> str:
     """See :meth:`Comparison.table`."""
     names = ["method", *(method.name for method in comparison.methods)]
     seconds = ["s/text", *(format_seconds(s) for s in comparison.seconds)]
-    lines: list[str] = []
-    for i, property in enumerate(comparison.properties):
-        chosen = [m for m in comparison.metrics if m.property == property]
-        columns = [names, *(_metric_column(comparison, m) for m in chosen)]
-        if len(chosen) > 1:
-            columns.append(_rank_column(comparison, property))
-        if i == 0:
+    ranked = comparison.ranked_properties
+    blocks: list[tuple[str, list[list[str]]]] = []
+    if ranked:
+        columns = [_rank_column(comparison, property) for property in ranked]
+        blocks.append(("AVERAGE RANK, BY PROPERTY", [*columns, seconds]))
+    for property in comparison.properties:
+        columns = [
+            _metric_column(comparison, metric)
+            for metric in comparison.metrics
+            if metric.property == property
+        ]
+        if not blocks:
             columns.append(seconds)
-        lines.append(property.upper())
-        for block in _blocks(columns):
+        blocks.append((property.upper(), columns))
+    lines: list[str] = []
+    for title, columns in blocks:
+        lines.append(title)
+        for block in _blocks([names, *columns]):
             lines += [*_aligned(block), ""]
     lines += [
         f"Mean over {len(comparison.texts)} texts [95% bootstrap interval]. "
         "↑ higher is better, ↓ lower is better.",
         "* the best, or not distinguishable from it (paired bootstrap, 95%).",
-        *remarks(comparison),
     ]
+    if ranked:
+        lines.append("Rank 1 is the best; the mean over the metrics of the property.")
+    for line in remarks(comparison):
+        lines += textwrap.wrap(line, _WIDTH, subsequent_indent="  ")
     return "\n".join(lines)

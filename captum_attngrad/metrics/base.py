@@ -189,6 +189,12 @@ class Perturbation(ABC):
     ) -> Tensor:
         """Scores after the perturbation, (batch, variants, tokens)."""
 
+    def matters(self, prepared: Any) -> Tensor | None:
+        """For which texts, (batch,), metrics look at the scores after; None for all.
+        The others, such as those that an attack could not change, need not be explained
+        again."""
+        return None
+
     def diagnostics(self, prepared: Any) -> Mapping[str, Tensor]:
         """What has to be shown next to the metrics, each (batch,), such as whether an
         attack succeeded. Does not depend on the method."""

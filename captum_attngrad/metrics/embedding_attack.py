@@ -235,6 +235,9 @@ class EmbeddingAttack(Perturbation):
                 again.append(explain(ids, mask, target))
         return torch.stack(again, dim=1)
 
+    def matters(self, prepared: AttackedEmbeddings) -> Tensor:
+        return prepared.success
+
     def diagnostics(self, prepared: AttackedEmbeddings) -> dict[str, Tensor]:
         return {"attack success": wide(prepared.success)}
 

@@ -257,6 +257,9 @@ class NeighbourSubstitution(Perturbation):
         ]
         return torch.stack(again, dim=1)
 
+    def matters(self, prepared: SubstitutedTexts) -> Tensor:
+        return prepared.valid.any(dim=1)
+
     def diagnostics(self, prepared: SubstitutedTexts) -> dict[str, Tensor]:
         return {"texts with a neighbour": wide(prepared.valid.any(dim=1))}
 

@@ -237,6 +237,9 @@ class TokenAttack(Perturbation):
         again += [explain(ids, mask, target) for ids in prepared.noise_ids.unbind(1)]
         return torch.stack(again, dim=1)
 
+    def matters(self, prepared: AttackedTexts) -> Tensor:
+        return prepared.success
+
     def diagnostics(self, prepared: AttackedTexts) -> dict[str, Tensor]:
         return {
             "attack success": wide(prepared.success),

@@ -4,9 +4,12 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 from captum_attngrad.cli import main
-from captum_attngrad.cli.demo import METHODS
+from captum_attngrad.cli.demo import METHODS, METRICS
+from captum_attngrad.compare.metric_names import resolve_metrics
+from captum_attngrad.compare.registry import resolve_methods
 
 N_ROWS = 10_605
 GOOD = ("lovely", "moving", "warm", "witty")
@@ -44,9 +47,18 @@ def test_demo(
     monkeypatch.setenv("CAPTUM_ATTNGRAD_CACHE", str(cache))
     output = tmp_path / "new" / "report"
     arguments = ["demo", "--output", str(output), "--limit", "12"]
+    threads = torch.get_num_threads()
     assert main(arguments) == 0
+    assert torch.get_num_threads() == threads
     first = capfd.readouterr()
-    assert "comprehensiveness ↑" in first.out
+    assert max(len(line) for line in table(first.out)) <= 100
+    for title in ("FAITHFULNESS", "RESILIENCE", "CONSISTENCY", "SENSITIVITY", "COST"):
+        assert first.out.count(f"\n{title}\n") == 1
+    for name in METRICS:
+        assert f"{name} ↑" in first.out or f"{name} ↓" in first.out
+    assert "token_attack: attack success" in first.out
+    assert "could not be measured" not in first.out
+    assert "failed: " not in first.out
     assert str(output / "index.html") in first.out
     assert "Training" in first.err
     assert "Explaining" in first.err
@@ -74,9 +86,27 @@ def test_demo(
     assert message.count("\n") == 1
 
 
-def without_seconds(table: str) -> list[str]:
-    """The table's lines without their last column."""
-    return [line.rsplit("  ", 1)[0].rstrip() for line in table.splitlines()]
+def table(output: str) -> list[str]:
+    return output.split("\nReport: ")[0].splitlines()
+
+
+def without_seconds(output: str) -> list[str]:
+    """The table's lines without the seconds, and without rules, as long as these."""
+    lines = []
+    timed = False
+    for line in table(output):
+        timed = bool(line) and (timed or line.endswith("s/text"))
+        if set(line) != {"-"}:
+            lines.append(line.rsplit(maxsplit=1)[0] if timed else line)
+    return lines
+
+
+def test_methods_and_metrics_are_there() -> None:
+    assert len(METHODS) >= 10
+    assert len(resolve_methods(METHODS)) == len(METHODS)
+    properties = [metric.property for metric in resolve_metrics(METRICS)]
+    for name in ("faithfulness", "resilience", "consistency", "sensitivity", "cost"):
+        assert properties.count(name) >= 2
 
 
 def test_what_cannot_be_had_gives_status_1(

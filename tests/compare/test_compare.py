@@ -1,5 +1,6 @@
 """compare(): who wins where the truth is known, and what the result says."""
 
+import re
 import sys
 from dataclasses import replace
 from importlib.metadata import version
@@ -10,8 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import captum_attngrad
+from captum_attngrad import compare as comparing
+from captum_attngrad import metrics as measuring
 from captum_attngrad.compare import (
     Comparison,
+    Interval,
     Method,
     TextBatch,
     TextModel,
@@ -130,23 +135,51 @@ def test_model_is_left_as_it_was() -> None:
     assert text_model.embedding.weight.grad is None
 
 
+def shown(interval: Interval, digits: int, best: bool) -> str:
+    """A pattern of what the table shows of an interval."""
+    mean, low, high = (f"{x:.{digits}f}".replace("-", "−") for x in interval)
+    return rf" {mean} \[ *{low}, +{high}\]" + (r"\*" if best else " ")
+
+
 def test_table_shows_means_intervals_and_direction(comparison: Comparison) -> None:
-    table = comparison.table()
-    title, head, _, *rows = table.splitlines()
-    assert title == "FAITHFULNESS"
-    assert [part.strip() for part in head.split("  ") if part] == [
-        "method",
-        "comprehensiveness ↑",
-        "sufficiency ↓",
-        "average rank ↓",
-        "s/text",
+    blocks = comparison.table().split("\n\n")
+    assert [block.splitlines()[0] for block in blocks[:2]] == [
+        "AVERAGE RANK, BY PROPERTY",
+        "FAITHFULNESS",
     ]
-    for method, row in zip(comparison.methods, rows, strict=False):
-        assert row.startswith(method.name)
+    heads = [
+        [part.strip() for part in block.splitlines()[1].split("  ") if part]
+        for block in blocks[:2]
+    ]
+    assert heads == [
+        ["method", "faithfulness ↓", "s/text"],
+        ["method", "comprehensiveness ↑", "sufficiency ↓"],
+    ]
+    ranked, measured = (block.splitlines()[3:] for block in blocks[:2])
+    best_rank = comparison.best_ranked("faithfulness")
+    best = comparison.not_beaten("comprehensiveness")
+    for i, method in enumerate(comparison.methods):
+        assert ranked[i].startswith(method.name)
+        rank = comparison.average_rank(method.name, "faithfulness")
+        assert re.search(shown(rank, 1, best_rank[i]), ranked[i])
+        assert measured[i].startswith(method.name)
         interval = comparison.interval(method.name, "comprehensiveness")
         assert interval.low <= interval.mean <= interval.high
-        assert f"{interval.mean:.3f}" in row
-        assert f"[{interval.low:6.3f}, {interval.high:6.3f}]" in row
+        assert re.search(shown(interval, 3, best[i]), measured[i])
+
+
+def test_table_of_one_metric_has_no_ranks(comparison: Comparison) -> None:
+    one = replace(
+        comparison, metrics=comparison.metrics[:1], values=comparison.values[:, :1]
+    )
+    title, head, *_ = one.table().splitlines()
+    assert title == "FAITHFULNESS"
+    assert head.split() == ["method", "comprehensiveness", "↑", "s/text"]
+    assert one.ranked_properties == ()
+
+
+def test_table_fits_100_columns(comparison: Comparison) -> None:
+    assert max(len(line) for line in comparison.table().splitlines()) <= 100
 
 
 def test_unknown_names_are_named(comparison: Comparison) -> None:
@@ -289,7 +322,8 @@ def test_page_is_whole_and_safe(comparison: Comparison, tmp_path: Path) -> None:
     assert page.count("data:image/svg+xml;base64,") == 4
     assert "<h1>A &amp; B</h1>" in page
     for method in comparison.methods:
-        assert f"<th scope='row'>{method.name}</th>" in page
+        name = method.name.replace("_", "_<wbr>")
+        assert f"<th scope='row'>{name}</th>" in page
         assert page.count(f"<b>{method.name}</b>") == 3
         assert f"<dt>{method.name}</dt>" in page
     assert sorted(p.name for p in path.parent.iterdir()) == ["index.html"]
@@ -317,3 +351,12 @@ def test_a_gpu_gives_the_same_values(comparison: Comparison) -> None:
         show_progress=False,
     )
     assert np.allclose(on_gpu.values, comparison.values, atol=1e-4)
+
+
+def test_public_names_are_at_the_root() -> None:
+    for part in (comparing, measuring):
+        for name in part.__all__:
+            # At the root, compare is the package.
+            if name != "compare":
+                assert name in captum_attngrad.__all__, name
+                assert getattr(captum_attngrad, name) is getattr(part, name)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from captum.attr import Lime
 from torch import Tensor
 
 from captum_attngrad.compare import (
@@ -15,6 +16,7 @@ from captum_attngrad.compare import (
     register_method,
 )
 from captum_attngrad.compare import registry as registry_module
+from captum_attngrad.compare.methods import perturbations
 from captum_attngrad.compare.registry import resolve_methods
 from tests.compare.planted import PlantedModel, planted_text_model
 
@@ -171,6 +173,45 @@ def test_lime_finds_the_effects_of_an_additive_model() -> None:
     torch.testing.assert_close(scores, expected, rtol=0, atol=0.01)
 
 
+def test_lime_is_captums_on_the_same_samples(text_model: TextModel) -> None:
+    linear_model = pytest.importorskip("captum._utils.models.linear_model")
+    pytest.importorskip("sklearn")
+    batch = text_model.batch(TEXTS[:1], [5])
+    ids = batch.input_ids
+    generator = torch.Generator().manual_seed(5)
+    half = torch.full((perturbations.LIME_SAMPLES, ids.shape[1]), 0.5)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(generator.get_state())
+        rows = torch.bernoulli(half).long().split(1)
+
+    def samples(inputs: Tensor, **options: object) -> Iterator[Tensor]:
+        yield from rows
+
+    def similarity(_: Tensor, __: Tensor, kept: Tensor, **options: object) -> Tensor:
+        whole = torch.ones_like(kept, dtype=torch.float64)
+        cosine = torch.cosine_similarity(kept.double(), whole)
+        return torch.exp(-((1 - cosine) ** 2) / (2 * 0.25**2))
+
+    with torch.no_grad():
+        target = text_model.probabilities(ids, batch.attention_mask).argmax(dim=1)
+    expected = Lime(
+        lambda changed: text_model.probabilities(
+            changed, batch.attention_mask.expand(len(changed), -1)
+        ),
+        linear_model.SkLearnRidge(alpha=1.0),
+        similarity,
+        samples,
+    ).attribute(
+        ids,
+        target=target,
+        baselines=text_model.replacement_id,
+        n_samples=perturbations.LIME_SAMPLES,
+        perturbations_per_eval=100,
+    )
+    scores = scores_of("lime", text_model, batch)
+    torch.testing.assert_close(scores, expected.double(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_a_text_scores_the_same_alone_and_in_a_batch(
     name: str, text_model: TextModel
@@ -232,5 +273,5 @@ def test_unknown_and_repeated_names_are_named() -> None:
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r"'lime' needs sklearn.*\[compare\]"):
-        resolve_methods(["lime"])
+    with pytest.raises(ImportError, match=r"'kernel_shap' needs sklearn.*\[compare\]"):
+        resolve_methods(["kernel_shap"])

@@ -1,15 +1,19 @@
 r"""Methods that replace tokens and watch the model, and the two anchors."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
-from captum._utils.models.linear_model import SkLearnRidge
+from captum._utils.models.model import Model
 from captum.attr import (
     FeatureAblation,
     KernelShap,
-    Lime,
+    LimeBase,
     Occlusion,
     ShapleyValueSampling,
 )
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from captum_attngrad.compare.captum_methods import ROWS_PER_EVAL, run_captum
 from captum_attngrad.compare.registry import Method
@@ -24,17 +28,71 @@ KERNEL_SHAP_SAMPLES = 500
 SHAPLEY_SAMPLES = 25
 
 
-def _similarity(_: Tensor, __: Tensor, kept: Tensor, **kwargs: object) -> Tensor:
-    # Cosine distance between the whole text and what is left of it, as bags of words.
-    # Captum's own default compares the raw inputs, and token ids are not quantities.
-    kept = kept.double()
-    distance = 1 - kept.sum() / (kept.numel() * kept.square().sum()).sqrt().clamp(1e-12)
-    return torch.exp(-distance.square() / (2 * LIME_KERNEL_WIDTH**2))
+class _Ridge(Model):
+    """Ridge regression with weighted rows, in closed form."""
+
+    def __init__(self, alpha: float) -> None:
+        self._alpha = alpha
+        self._coefficients = torch.empty(0)
+
+    def fit(self, train_data: DataLoader[Any], **kwargs: Any) -> None:
+        dataset = train_data.dataset
+        assert isinstance(dataset, TensorDataset)
+        x, y, weight = (tensor.double() for tensor in dataset.tensors)
+        weight = weight.unsqueeze(1)
+        # Centred, so that the constant is not penalised.
+        x = x - (weight * x).sum(dim=0) / weight.sum()
+        y = y - (weight.squeeze(1) * y).sum() / weight.sum()
+        penalty = self._alpha * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        normal = x.T @ (weight * x) + penalty
+        self._coefficients = torch.linalg.solve(normal, x.T @ (weight.squeeze(1) * y))
+
+    def representation(self) -> Tensor:
+        return self._coefficients.unsqueeze(0)
+
+    def __call__(self, x: Any) -> Any:
+        raise NotImplementedError("Only the coefficients are asked for.")
+
+
+class _Samples:
+    """LIME's samples of a text, made at once; Captum asks for one at a time."""
+
+    def __init__(self) -> None:
+        self._variants: Iterator[Tensor] = iter(())
+        self._weights: Iterator[Tensor] = iter(())
+
+    def kept(self, ids: Tensor, baselines: int, **_: object) -> Iterator[Tensor]:
+        """Tokens to keep, each (1, tokens)."""
+        half = torch.full((LIME_SAMPLES, ids.shape[1]), 0.5)
+        kept = torch.bernoulli(half).to(ids.device)
+        self._variants = iter(torch.where(kept.bool(), ids, baselines).split(1))
+        # Cosine distance between the whole text and what is left of it, as bags of
+        # words. Captum's own default compares the raw inputs, and token ids are not
+        # quantities.
+        distance = 1 - kept.double().mean(dim=1).sqrt()
+        weights = torch.exp(-distance.square() / (2 * LIME_KERNEL_WIDTH**2))
+        self._weights = iter(weights.split(1))
+        yield from kept.split(1)
+
+    def variant(self, *_: object, **__: object) -> Tensor:
+        """The ids of the sample that was drawn last."""
+        return next(self._variants)
+
+    def weight(self, *_: object, **__: object) -> Tensor:
+        """How like the text it is."""
+        return next(self._weights)
 
 
 def _lime(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
-    method = Lime(
-        text_model.probabilities, SkLearnRidge(alpha=LIME_RIDGE_ALPHA), _similarity
+    samples = _Samples()
+    method = LimeBase(
+        text_model.probabilities,
+        _Ridge(LIME_RIDGE_ALPHA),
+        samples.weight,
+        samples.kept,
+        perturb_interpretable_space=True,
+        from_interp_rep_transform=samples.variant,
+        to_interp_rep_transform=None,
     )
     return run_captum(
         method,
@@ -131,10 +189,9 @@ METHODS = (
     Method(
         "lime",
         _lime,
-        f"Captum's Lime over tokens: {LIME_SAMPLES} samples, ridge regression (alpha "
-        f"{LIME_RIDGE_ALPHA:g}), exponential kernel of width {LIME_KERNEL_WIDTH} on "
-        "the cosine distance of the kept tokens",
-        requires=("sklearn",),
+        f"Captum's LimeBase over tokens: {LIME_SAMPLES} samples, ridge regression "
+        f"(alpha {LIME_RIDGE_ALPHA:g}), exponential kernel of width "
+        f"{LIME_KERNEL_WIDTH} on the cosine distance of the kept tokens",
     ),
     Method(
         "kernel_shap",
