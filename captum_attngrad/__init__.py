@@ -48,7 +48,15 @@ from captum_attngrad.text import (
     build_vocab_from_iterator,
     pad_batch,
 )
-from captum_attngrad.visualization import save_html, text_html, text_records
+from captum_attngrad.visualization import (
+    merge_word_pieces,
+    plot_alignment,
+    plot_heads,
+    plot_token_scores,
+    save_html,
+    text_html,
+    text_records,
+)
 
 # Read from the source text by the build: keep it a plain string.
 __version__ = "0.1.0"
@@ -85,7 +93,11 @@ __all__ = [
     "capture_attention",
     "comprehensiveness",
     "find_attention_layers",
+    "merge_word_pieces",
     "pad_batch",
+    "plot_alignment",
+    "plot_heads",
+    "plot_token_scores",
     "register_method",
     "save_html",
     "sufficiency",
