@@ -177,14 +177,16 @@ def _draw_lines(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> 
 
 
 def _worth_a_name(scores: Array, peak: float, points_per_token: float) -> list[int]:
-    """The strongest tokens that have room for a name, if no bar on their side of zero
+    """On each side of zero the strongest tokens that have room for a name, if no bar
     stands in its way."""
     half = math.ceil(LINE_HEIGHT / points_per_token / 2)
     named = []
-    for i in spaced(np.abs(scores), points_per_token):
-        near = scores[max(0, i - half) : i + half + 1] * np.sign(scores[i])
-        if abs(scores[i]) >= max(_LEAST_NAMED * peak, near.max()) and scores[i]:
-            named.append(i)
+    for side in (1, -1):
+        strength = np.maximum(side * scores, 0)
+        for i in spaced(strength, points_per_token):
+            near = strength[max(0, i - half) : i + half + 1]
+            if 0 < strength[i] >= max(_LEAST_NAMED * peak, near.max()):
+                named.append(i)
     return named
 
 
