@@ -40,6 +40,10 @@ def test_committed_with_outputs(name: str) -> None:
     for output in outputs:
         assert output["output_type"] != "error"
         assert output.get("name") != "stderr", output["text"]
+        # A figure that nothing draws shows only its size.
+        data = output.get("data", {})
+        if "<Figure" in "".join(data.get("text/plain", "")):
+            assert "image/png" in data
 
 
 def test_all_are_listed() -> None:
