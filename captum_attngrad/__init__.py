@@ -140,7 +140,15 @@ from captum_attngrad.text import (
     build_vocab_from_iterator,
     pad_batch,
 )
-from captum_attngrad.visualization import save_html, text_html, text_records
+from captum_attngrad.visualization import (
+    merge_word_pieces,
+    plot_alignment,
+    plot_heads,
+    plot_token_scores,
+    save_html,
+    text_html,
+    text_records,
+)
 
 # Read from the source text by the build: keep it a plain string.
 __version__ = "0.1.0"
@@ -250,12 +258,16 @@ __all__ = [
     "max_sensitivity",
     "mean_agreement",
     "measure_cost",
+    "merge_word_pieces",
     "n_top_tokens",
     "nearest_neighbours",
     "pad_batch",
     "peak_memory",
     "permute_units",
+    "plot_alignment",
+    "plot_heads",
     "plot_metric",
+    "plot_token_scores",
     "polarity_violation",
     "positive_word_drop",
     "random_removals",
