@@ -11,6 +11,7 @@ from captum_attngrad.attr import (
     AttentionWeights,
     IntegratedAttentionGradient,
     LayerAttentionGradient,
+    LLMAttentionGradient,
 )
 from captum_attngrad.capture import (
     AttentionCall,
@@ -69,6 +70,7 @@ __all__ = [
     "Comparison",
     "Comprehensiveness",
     "IntegratedAttentionGradient",
+    "LLMAttentionGradient",
     "LayerAttentionGradient",
     "Method",
     "Metric",

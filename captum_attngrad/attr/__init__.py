@@ -8,6 +8,7 @@ from captum_attngrad.attr.integrated_attention_gradient import (
     IntegratedAttentionGradient,
 )
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
+from captum_attngrad.attr.llm_attention_gradient import LLMAttentionGradient
 
 __all__ = [
     "AttentionGradient",
@@ -15,5 +16,6 @@ __all__ = [
     "AttentionRollout",
     "AttentionWeights",
     "IntegratedAttentionGradient",
+    "LLMAttentionGradient",
     "LayerAttentionGradient",
 ]
