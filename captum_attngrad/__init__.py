@@ -13,6 +13,7 @@ from captum_attngrad.attr import (
     IntegratedAttentionGradient,
     JointIntegratedGradients,
     LayerAttentionGradient,
+    LLMAttentionGradient,
     SequenceAttentionGradient,
     log_odds,
 )
@@ -198,6 +199,7 @@ __all__ = [
     "IntraClassCohesion",
     "InvariantModelChanges",
     "JointIntegratedGradients",
+    "LLMAttentionGradient",
     "LayerAttentionGradient",
     "LeaveOneOutAgreement",
     "Method",

@@ -13,6 +13,7 @@ from captum_attngrad.attr.joint_integrated_gradients import (
     log_odds,
 )
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
+from captum_attngrad.attr.llm_attention_gradient import LLMAttentionGradient
 from captum_attngrad.attr.sequence_attention_gradient import SequenceAttentionGradient
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "GeneratedExplanation",
     "IntegratedAttentionGradient",
     "JointIntegratedGradients",
+    "LLMAttentionGradient",
     "LayerAttentionGradient",
     "SequenceAttentionGradient",
     "log_odds",
