@@ -50,6 +50,7 @@ from captum_attngrad.text import (
     Vocab,
     WordTokenizer,
     build_vocab_from_iterator,
+    import_torchtext,
     pad_batch,
 )
 from captum_attngrad.visualization import save_html, text_html, text_records
@@ -92,6 +93,7 @@ __all__ = [
     "comprehensiveness",
     "find_attention_layers",
     "finetuned_minilm",
+    "import_torchtext",
     "log_odds",
     "pad_batch",
     "register_method",

@@ -9,12 +9,21 @@ import torch
 import torch.nn.functional as F
 from captum.attr import GradientAttribution, LayerAttribution, NoiseTunnel
 from captum.metrics import infidelity, sensitivity_max
-from captum.testing.helpers.basic import assertTensorAlmostEqual
 from torch import Tensor, nn
 
 from captum_attngrad import AttentionGradient, LayerAttentionGradient
 from tests.attr.models import Classifier, classifier, token_ids
 from tests.attr.surroundings import Replicated, state, unchanged
+
+try:
+    from captum.testing.helpers.basic import assertTensorAlmostEqual
+except ModuleNotFoundError:  # captum 0.8
+
+    def assertTensorAlmostEqual(  # noqa: N802
+        _: object, actual: Tensor, expected: Tensor, delta: float, mode: str
+    ) -> None:
+        torch.testing.assert_close(actual, expected, rtol=0, atol=delta)
+
 
 BOTH = [AttentionGradient, LayerAttentionGradient]
 
