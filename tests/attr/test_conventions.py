@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 
 import pytest
 import torch
@@ -327,6 +328,10 @@ def test_autocast() -> None:
         torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.3.") and sys.version_info >= (3, 12),
+    reason="torch 2.3 compiles nothing on Python 3.12",
+)
 def test_compiled_models_are_run_as_written() -> None:
     model = classifier()
     ids, mask = token_ids()
