@@ -139,6 +139,7 @@ from captum_attngrad.text import (
     Vocab,
     WordTokenizer,
     build_vocab_from_iterator,
+    import_torchtext,
     pad_batch,
 )
 from captum_attngrad.visualization import (
@@ -250,6 +251,7 @@ __all__ = [
     "detection_auroc",
     "find_attention_layers",
     "finetuned_minilm",
+    "import_torchtext",
     "inhibitor_word_rise",
     "inter_class_separation",
     "intra_class_cohesion",

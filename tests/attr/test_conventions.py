@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr import GradientAttribution, LayerAttribution, NoiseTunnel
 from captum.metrics import infidelity, sensitivity_max
-from captum.testing.helpers.basic import assertTensorAlmostEqual
 from torch import Tensor, nn
 
 from captum_attngrad import AttentionGradient, LayerAttentionGradient
 from tests.attr.models import Classifier, classifier, token_ids
 from tests.attr.surroundings import Replicated, state, unchanged
+
+try:
+    from captum.testing.helpers.basic import assertTensorAlmostEqual
+except ModuleNotFoundError:  # captum 0.8
+
+    def assertTensorAlmostEqual(  # noqa: N802
+        _: object, actual: Tensor, expected: Tensor, delta: float, mode: str
+    ) -> None:
+        torch.testing.assert_close(actual, expected, rtol=0, atol=delta)
+
 
 BOTH = [AttentionGradient, LayerAttentionGradient]
 
@@ -318,6 +328,10 @@ def test_autocast() -> None:
         torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.3.") and sys.version_info >= (3, 12),
+    reason="torch 2.3 compiles nothing on Python 3.12",
+)
 def test_compiled_models_are_run_as_written() -> None:
     model = classifier()
     ids, mask = token_ids()

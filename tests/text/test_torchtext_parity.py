@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,16 +10,6 @@ import pytest
 from captum_attngrad import text
 
 TEXTS = [["b", "a", "b"], ["c", "<unk>"], ["c", "b", "d"]]
-
-
-@pytest.fixture(scope="module")
-def torchtext_vocab() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it announces that it is no longer developed
-        try:
-            return importlib.import_module("torchtext.vocab")
-        except (ImportError, OSError) as error:  # a wrong torch fails in the linker
-            pytest.skip(f"torchtext cannot be imported here: {error!s:.80}")
 
 
 @pytest.mark.parametrize(
@@ -34,10 +23,13 @@ def torchtext_vocab() -> Any:
     ],
 )
 def test_the_same_vocabulary_is_built(
-    torchtext_vocab: Any, options: dict[str, Any]
+    torchtext: ModuleType, options: dict[str, Any]
 ) -> None:
+    from torchtext.vocab import Vocab
+    from torchtext.vocab import build_vocab_from_iterator as build
+
     ours = text.build_vocab_from_iterator(TEXTS, **options)
-    theirs = torchtext_vocab.build_vocab_from_iterator(TEXTS, **options)
+    theirs = build(TEXTS, **options)
     assert ours.get_itos() == theirs.get_itos()
     assert ours.get_stoi() == theirs.get_stoi()
     for vocab in (ours, theirs):
@@ -52,5 +44,5 @@ def test_the_same_vocabulary_is_built(
     assert ours.get_default_index() == theirs.get_default_index() == 0
     assert ours(["film", "b", "new"]) == theirs(["film", "b", "new"])
     assert ours.get_itos() == theirs.get_itos()
-    names = {name for name in vars(torchtext_vocab.Vocab) if not name.startswith("_")}
+    names = {name for name in vars(Vocab) if not name.startswith("_")}
     assert {name for name in names - {"is_jitable"} if not hasattr(ours, name)} == set()
