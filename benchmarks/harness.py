@@ -56,14 +56,14 @@ def _seeds(n: int) -> list[int]:
 
 
 def loops(
-    text_model: TextModel, texts: list[str]
+    text_model: TextModel, texts: list[str], per_eval: int
 ) -> tuple[np.ndarray[Any, Any], Seconds]:
     """Values (methods, metrics, texts), and the processor's seconds by part."""
     values = np.zeros((len(METHODS), len(METRICS), len(texts)))
     seconds: Seconds = defaultdict(float)
     seeds = _seeds(len(texts))
     for k, text in enumerate(progress(texts, desc="Plain loops")):
-        one = Loops(text_model, text_model.batch([text], [seeds[k]]))
+        one = Loops(text_model, text_model.batch([text], [seeds[k]]), per_eval)
         for i, method in enumerate(METHODS):
             clock = _Clock()
             scores = one.scores(method)
@@ -108,7 +108,8 @@ def report(
     return "\n\n".join(
         [
             f"{options.texts} held-out reviews, {options.model}, {options.threads} "
-            f"thread(s), {platform.machine()}, {versions}.",
+            f"thread(s), perturbations_per_eval={options.per_eval} in the loops, "
+            f"{platform.machine()}, {versions}.",
             "\n".join(rows),
             f"Largest difference between the numbers of the two: {found}.",
         ]
@@ -125,6 +126,12 @@ def main() -> None:
     parser.add_argument("--model", default="lstm")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
+        "--per-eval",
+        type=int,
+        default=1,
+        help="perturbations_per_eval of the loops (default: Captum's own, 1)",
+    )
+    parser.add_argument(
         "--print-only", action="store_true", help="do not write README.md"
     )
     options = parser.parse_args()
@@ -136,12 +143,12 @@ def main() -> None:
     arguments: Any = {"methods": METHODS, "metrics": METRICS, "show_progress": False}
     with text_model.evaluation_mode():
         compare(text_model, texts[:1], **arguments)
-        loops(text_model, texts[:1])  # both are warm now
+        loops(text_model, texts[:1], options.per_eval)  # both are warm now
         clock = _Clock()
         result = compare(text_model, texts, **arguments)
         mine = clock.read()
         clock = _Clock()
-        values, seconds = loops(text_model, texts)
+        values, seconds = loops(text_model, texts, options.per_eval)
         other = clock.read()
     if result.failures or not np.array_equal(np.isnan(values), np.isnan(result.values)):
         raise SystemExit(f"The numbers differ. {dict(result.failures)}")
