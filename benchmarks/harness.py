@@ -15,17 +15,20 @@ import platform
 import random
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import captum
 import numpy as np
 import torch
 from captum._utils.progress import progress
+from torch import Tensor
 
 from benchmarks.__main__ import write
 from benchmarks.loops import METHODS, METRICS, Loops
 from captum_attngrad.cli.models import MIN_ABS_RATING, load_model
-from captum_attngrad.compare import Comparison, compare
+from captum_attngrad.compare import Method, compare
+from captum_attngrad.compare.registry import resolve_methods
 from captum_attngrad.datasets import MovieReviewSnippets
 from captum_attngrad.text import TextModel
 
@@ -56,14 +59,14 @@ def _seeds(n: int) -> list[int]:
 
 
 def loops(
-    text_model: TextModel, texts: list[str]
+    text_model: TextModel, texts: list[str], per_eval: int
 ) -> tuple[np.ndarray[Any, Any], Seconds]:
     """Values (methods, metrics, texts), and the processor's seconds by part."""
     values = np.zeros((len(METHODS), len(METRICS), len(texts)))
     seconds: Seconds = defaultdict(float)
     seeds = _seeds(len(texts))
     for k, text in enumerate(progress(texts, desc="Plain loops")):
-        one = Loops(text_model, text_model.batch([text], [seeds[k]]))
+        one = Loops(text_model, text_model.batch([text], [seeds[k]]), per_eval)
         for i, method in enumerate(METHODS):
             clock = _Clock()
             scores = one.scores(method)
@@ -75,14 +78,16 @@ def loops(
     return values, seconds
 
 
-def _mine(result: Comparison, cpu: float, wall: float) -> Seconds:
-    """The harness's seconds by part; the methods' were taken from the wall."""
-    n = len(result.texts)
-    found = {
-        name: s * n * cpu / wall
-        for name, s in zip(METHODS, result.seconds.tolist(), strict=True)
-    }
-    return {**found, "all metrics": cpu - sum(found.values())}
+def _timed(method: Method, seconds: Seconds) -> Method:
+    """The method, which adds the processor's seconds that it takes."""
+
+    def function(*args: Any) -> Tensor:
+        clock = _Clock()
+        scores = method.function(*args)
+        seconds[method.name] += clock.read()[0]
+        return scores
+
+    return replace(method, function=function)
 
 
 def report(
@@ -108,7 +113,8 @@ def report(
     return "\n\n".join(
         [
             f"{options.texts} held-out reviews, {options.model}, {options.threads} "
-            f"thread(s), {platform.machine()}, {versions}.",
+            f"thread(s), perturbations_per_eval={options.per_eval} in the loops, "
+            f"{platform.machine()}, {versions}.",
             "\n".join(rows),
             f"Largest difference between the numbers of the two: {found}.",
         ]
@@ -125,6 +131,12 @@ def main() -> None:
     parser.add_argument("--model", default="lstm")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
+        "--per-eval",
+        type=int,
+        default=1,
+        help="perturbations_per_eval of the loops (default: Captum's own, 1)",
+    )
+    parser.add_argument(
         "--print-only", action="store_true", help="do not write README.md"
     )
     options = parser.parse_args()
@@ -133,23 +145,24 @@ def main() -> None:
     reviews = MovieReviewSnippets(split="test", min_abs_rating=MIN_ABS_RATING)
     chosen = random.Random(0).sample(range(len(reviews)), options.texts)
     texts = [reviews[place].text for place in chosen]
-    arguments: Any = {"methods": METHODS, "metrics": METRICS, "show_progress": False}
+    arguments: Any = {"metrics": METRICS, "show_progress": False}
     with text_model.evaluation_mode():
-        compare(text_model, texts[:1], **arguments)
-        loops(text_model, texts[:1])  # both are warm now
+        compare(text_model, texts[:1], methods=METHODS, **arguments)
+        loops(text_model, texts[:1], options.per_eval)  # both are warm now
+        seconds: Seconds = defaultdict(float)
+        methods = [_timed(method, seconds) for method in resolve_methods(METHODS)]
         clock = _Clock()
-        result = compare(text_model, texts, **arguments)
+        result = compare(text_model, texts, methods=methods, **arguments)
         mine = clock.read()
+        seconds["all metrics"] = mine[0] - sum(seconds.values())
         clock = _Clock()
-        values, seconds = loops(text_model, texts)
+        values, loop_seconds = loops(text_model, texts, options.per_eval)
         other = clock.read()
     if result.failures or not np.array_equal(np.isnan(values), np.isnan(result.values)):
         raise SystemExit(f"The numbers differ. {dict(result.failures)}")
     difference = np.nanmax(np.abs(values - result.values), axis=(0, 2))
     differences = dict(zip(METRICS, difference.tolist(), strict=True))
-    text = report(
-        options, (*mine, _mine(result, *mine)), (*other, seconds), differences
-    )
+    text = report(options, (*mine, seconds), (*other, loop_seconds), differences)
     print(text)
     if max(differences.values()) > 1e-3:
         raise SystemExit("The numbers differ by more than rounding.")

@@ -57,10 +57,14 @@ class Loops:
     Args:
         text_model (TextModel): The model.
         batch (TextBatch): The text, alone in its batch.
+        per_eval (int): Perturbations in one pass of the model; 1 is Captum's default.
     """
 
-    def __init__(self, text_model: TextModel, batch: TextBatch) -> None:
+    def __init__(
+        self, text_model: TextModel, batch: TextBatch, per_eval: int = 1
+    ) -> None:
         self.model = text_model
+        self.per_eval = per_eval
         self.ids, self.mask = batch.input_ids, batch.attention_mask
         self.places = batch.attributable[0].nonzero().squeeze(1)
         self.blank = text_model.replacement_id
@@ -101,7 +105,11 @@ class Loops:
                 additional_forward_args=(self.mask,),
             )
             return self._listed(found.sum(dim=2)[0, self.places])
-        options: dict[str, Any] = {"target": self.target, "baselines": self.blank}
+        options: dict[str, Any] = {
+            "target": self.target,
+            "baselines": self.blank,
+            "perturbations_per_eval": self.per_eval,
+        }
         method: Any
         if name == "lime":
             method = Lime(

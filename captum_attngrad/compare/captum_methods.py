@@ -25,8 +25,11 @@ from captum_attngrad.text import TextBatch, TextModel
 #: What a text is compared with: its tokens replaced, or embeddings of zeros.
 Baselines = Literal["replacement", "zero"]
 
-#: Rows that perturbation methods and integration steps put through the model at once.
+#: Rows that perturbation methods put through the model at once.
 ROWS_PER_EVAL = 512
+#: Rows of integration steps. What a backward pass needs is kept meanwhile: with more
+#: rows it no longer fits a processor's cache, and takes longer.
+ROWS_WITH_GRADIENTS = 128
 
 
 @contextmanager

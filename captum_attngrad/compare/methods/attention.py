@@ -17,7 +17,7 @@ from captum_attngrad.attr import (
     JointIntegratedGradients,
     log_odds,
 )
-from captum_attngrad.compare.captum_methods import ROWS_PER_EVAL, differentiable
+from captum_attngrad.compare.captum_methods import ROWS_WITH_GRADIENTS, differentiable
 from captum_attngrad.compare.registry import Method
 from captum_attngrad.text import TextBatch, TextModel
 
@@ -46,7 +46,7 @@ def _integrated(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tens
             target,
             additional_forward_args=(batch.attention_mask,),
             n_steps=INTEGRATION_STEPS,
-            internal_batch_size=max(ROWS_PER_EVAL, len(batch)),
+            internal_batch_size=max(ROWS_WITH_GRADIENTS, len(batch)),
         )
     return scores
 
@@ -65,7 +65,7 @@ def _joint(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
             target,
             additional_forward_args=(batch.attention_mask,),
             n_steps=JOINT_STEPS,
-            internal_batch_size=max(ROWS_PER_EVAL, len(batch)),
+            internal_batch_size=max(ROWS_WITH_GRADIENTS, len(batch)),
         )
     return scores
 

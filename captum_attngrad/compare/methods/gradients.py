@@ -17,7 +17,7 @@ from captum.attr import (
 from torch import Tensor
 
 from captum_attngrad.compare.captum_methods import (
-    ROWS_PER_EVAL,
+    ROWS_WITH_GRADIENTS,
     Baselines,
     replaced_ids,
     run_captum,
@@ -91,7 +91,7 @@ METHODS = (
                 text_model.probabilities, text_model.embedding
             ),
             n_steps=IG_STEPS,
-            internal_batch_size=ROWS_PER_EVAL,
+            internal_batch_size=ROWS_WITH_GRADIENTS,
         ),
         f"Captum's LayerIntegratedGradients on the embedding, {IG_STEPS} steps from "
         "the replacement token, summed over the embedding dimension",
@@ -102,7 +102,7 @@ METHODS = (
             lambda text_model: IntegratedGradients(text_model.probabilities),
             "zero",
             n_steps=IG_STEPS,
-            internal_batch_size=ROWS_PER_EVAL,
+            internal_batch_size=ROWS_WITH_GRADIENTS,
         ),
         f"Captum's IntegratedGradients on the embedding, {IG_STEPS} steps from zero, "
         "summed over its dimension",
