@@ -28,7 +28,12 @@ from captum_attngrad.compare import (
     available_methods,
     register_method,
 )
-from captum_attngrad.datasets import MovieReview, MovieReviewSnippets
+from captum_attngrad.datasets import (
+    DictionaryEntry,
+    MovieReview,
+    MovieReviewSnippets,
+    PronouncingDictionary,
+)
 from captum_attngrad.metrics import (
     Comprehensiveness,
     Metric,
@@ -39,14 +44,20 @@ from captum_attngrad.metrics import (
 from captum_attngrad.models import (
     AdditiveAttention,
     AttentionLSTMClassifier,
+    AttentionSeq2Seq,
+    TrainedG2P,
     TrainedLSTM,
+    trained_g2p,
     trained_lstm,
 )
 from captum_attngrad.text import (
     Vocab,
     WordTokenizer,
     build_vocab_from_iterator,
+    edit_distance,
     pad_batch,
+    phoneme_error_rate,
+    word_error_rate,
 )
 from captum_attngrad.visualization import save_html, text_html, text_records
 
@@ -65,18 +76,22 @@ __all__ = [
     "AttentionRecord",
     "AttentionRelevance",
     "AttentionRollout",
+    "AttentionSeq2Seq",
     "AttentionWeights",
     "Comparison",
     "Comprehensiveness",
+    "DictionaryEntry",
     "IntegratedAttentionGradient",
     "LayerAttentionGradient",
     "Method",
     "Metric",
     "MovieReview",
     "MovieReviewSnippets",
+    "PronouncingDictionary",
     "Sufficiency",
     "TextBatch",
     "TextModel",
+    "TrainedG2P",
     "TrainedLSTM",
     "Vocab",
     "WordTokenizer",
@@ -84,12 +99,16 @@ __all__ = [
     "build_vocab_from_iterator",
     "capture_attention",
     "comprehensiveness",
+    "edit_distance",
     "find_attention_layers",
     "pad_batch",
+    "phoneme_error_rate",
     "register_method",
     "save_html",
     "sufficiency",
     "text_html",
     "text_records",
+    "trained_g2p",
     "trained_lstm",
+    "word_error_rate",
 ]
