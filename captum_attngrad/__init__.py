@@ -11,6 +11,7 @@ from captum_attngrad.attr import (
     AttentionWeights,
     IntegratedAttentionGradient,
     LayerAttentionGradient,
+    SequenceAttentionGradient,
 )
 from captum_attngrad.capture import (
     AttentionCall,
@@ -88,6 +89,7 @@ __all__ = [
     "MovieReview",
     "MovieReviewSnippets",
     "PronouncingDictionary",
+    "SequenceAttentionGradient",
     "Sufficiency",
     "TextBatch",
     "TextModel",

@@ -8,6 +8,7 @@ from captum_attngrad.attr.integrated_attention_gradient import (
     IntegratedAttentionGradient,
 )
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
+from captum_attngrad.attr.sequence_attention_gradient import SequenceAttentionGradient
 
 __all__ = [
     "AttentionGradient",
@@ -16,4 +17,5 @@ __all__ = [
     "AttentionWeights",
     "IntegratedAttentionGradient",
     "LayerAttentionGradient",
+    "SequenceAttentionGradient",
 ]

@@ -72,6 +72,12 @@ class AttentionCall(ABC):
     def sources(self) -> tuple[Any, ...]:
         """What to differentiate the score by, for :func:`torch.autograd.grad`."""
 
+    @property
+    @abstractmethod
+    def query_dim(self) -> int | None:
+        """Which dimension of the gradient by the first source holds the queries; None:
+        there is one query and no dimension for it."""
+
     @abstractmethod
     def weights(self, rows: Rows = ALL_ROWS) -> Tensor:
         r"""
@@ -182,6 +188,10 @@ class FusedCall(AttentionCall):
     @property
     def sources(self) -> tuple[Any, ...]:
         return self._sources
+
+    @property
+    def query_dim(self) -> int | None:
+        return -2
 
     @property
     def device(self) -> torch.device:
@@ -333,6 +343,10 @@ class SoftmaxCall(AttentionCall):
     @property
     def sources(self) -> tuple[Any, ...]:
         return () if self._source is None else (self._source,)
+
+    @property
+    def query_dim(self) -> int | None:
+        return self._permutation[-2] if len(self._permutation) > 2 else None
 
     @property
     def device(self) -> torch.device:

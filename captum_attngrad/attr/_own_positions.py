@@ -1,0 +1,262 @@
+"""Backward passes in which the positions of a causal decoder keep to themselves.
+
+In a causal decoder, position t reaches other positions through self-attention only,
+and only later ones. Every path from what happens at position t to output t therefore
+stays at position t. When self-attention passes no gradient from a position to another,
+one backward pass of the sum of all outputs gives each position the gradient of its own
+output.
+
+:class:`OwnPositions` prepares the self-attention that it sees for both kinds of
+backward pass, without a change to the forward pass. It takes fused calls with a causal
+mask and attention that is written out as matrix products. What it does not see stays as
+it is; whoever uses it must check that the positions were kept apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from captum_attngrad.capture._masks import PairMask, forbidden_scores
+from captum_attngrad.capture._multihead import open_multi_head_attention_forward
+from captum_attngrad.capture.calls import widened
+
+_PRODUCTS = frozenset("matmul __matmul__ bmm".split())
+_BLOCK = 1 << 22  # attention weights that are held at once
+
+
+class Switch:
+    """Which kind of backward pass is running."""
+
+    def __init__(self) -> None:
+        self.own_only = False
+
+    @contextlib.contextmanager
+    def own_positions_only(self) -> Iterator[None]:
+        self.own_only = True
+        try:
+            yield
+        finally:
+            self.own_only = False
+
+
+class OwnPositions(TorchFunctionMode):
+    """Prepares causal self-attention over ``length`` positions, see above."""
+
+    def __init__(self, switch: Switch, length: int) -> None:
+        super().__init__()
+        self._switch = switch
+        self._length = length
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with self:
+                return open_multi_head_attention_forward(*args, **kwargs)
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return self._fused(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in _PRODUCTS and len(args) == 2 and not kwargs:
+            return self._product(func, *args)
+        if name == "baddbmm" and len(args) == 3 and not kwargs:
+            return self._product(lambda *pair: func(args[0], *pair), *args[1:])
+        return func(*args, **kwargs)
+
+    def _fused(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if enable_gqa and key.shape[-3] != query.shape[-3]:
+            groups = query.shape[-3] // key.shape[-3]
+            key = key.repeat_interleave(groups, dim=-3)
+            value = value.repeat_interleave(groups, dim=-3)
+        apart = (
+            query.shape[-2] == key.shape[-2] == self._length
+            and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+            and dropout_p == 0
+            and (is_causal or _is_causal(attn_mask))
+        )
+        output = F.scaled_dot_product_attention(
+            query,
+            _Shut.apply(key, self._switch) if apart else key,  # type: ignore[no-untyped-call]
+            _Shut.apply(value, self._switch) if apart else value,  # type: ignore[no-untyped-call]
+            attn_mask=attn_mask,
+            dropout_p=dropout_p,
+            is_causal=is_causal,
+            scale=scale,
+        )
+        if not apart:
+            return output
+        scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+        mask = None if attn_mask is None else attn_mask.detach()
+        result: Tensor = _OwnAttention.apply(  # type: ignore[no-untyped-call]
+            output, query.detach(), key, value, mask, is_causal, scale, self._switch
+        )
+        return result
+
+    def _product(self, product: Callable[..., Tensor], left: Any, right: Any) -> Tensor:
+        """Scores ``q k^T``, or causal weights times values; other products as they
+        are."""
+        square = (self._length, self._length)
+        if (
+            not (isinstance(left, Tensor) and isinstance(right, Tensor))
+            or left.dim() < 2
+            or left.shape[:-2] != right.shape[:-2]
+        ):
+            return product(left, right)
+        rows: type[torch.autograd.Function]
+        if left.shape[-2:] == square and not left.detach().triu(1).any():
+            rows = _OwnValues
+        elif (left.shape[-2], right.shape[-1]) == square:
+            rows = _OwnScores
+        else:
+            return product(left, right)
+        shut = _Shut.apply(right, self._switch)  # type: ignore[no-untyped-call]
+        result: Tensor = rows.apply(  # type: ignore[no-untyped-call]
+            product(left, shut), left.detach(), right, self._switch
+        )
+        return result
+
+
+def _is_causal(mask: Tensor | None) -> bool:
+    """Whether no query may see a key after its own position."""
+    if mask is None or mask.dim() < 2 or mask.shape[-1] != mask.shape[-2]:
+        return False
+    allowed = mask if mask.dtype == torch.bool else ~forbidden_scores(mask)
+    return not bool(allowed.triu(1).any())
+
+
+class _Shut(torch.autograd.Function):
+    """The same tensor; no gradient in passes that keep positions apart."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, switch: Switch) -> Tensor:
+        ctx.switch = switch
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None]:
+        return (None if ctx.switch.own_only else gradients[0]), None
+
+
+class _OwnAttention(torch.autograd.Function):
+    """The same output; in passes that keep positions apart, keys and values get the
+    gradient that comes from the query at their own position."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        scale: float,
+        switch: Switch,
+    ) -> Tensor:
+        ctx.save_for_backward(output, query, key, value, mask)
+        ctx.causal, ctx.scale, ctx.switch = causal, scale, switch
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        gradient = gradients[0]
+        if not ctx.switch.own_only:
+            return gradient, None, None, None, None, None, None, None
+        output, query, key, value, mask = ctx.saved_tensors
+        # O_t = sum_k A_tk v_k:  dv_t = A_tt dO_t,
+        # dk_t = A_tt (dO_t . (v_t - O_t)) scale q_t
+        own = _own_weights(query, key, mask, ctx.causal, ctx.scale).to(value.dtype)
+        value_gradient = own * gradient
+        effect = (value_gradient * (value - output)).sum(dim=-1, keepdim=True)
+        key_gradient = effect.to(query.dtype) * query * ctx.scale
+        return gradient, None, key_gradient, value_gradient, None, None, None, None
+
+
+def _own_weights(
+    query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float
+) -> Tensor:
+    """``A_tt``, ``(..., positions, 1)``, in blocks of queries."""
+    query, key = widened(query), widened(key)
+    length = query.shape[-2]
+    if mask is not None:
+        mask = mask.expand(*mask.shape[:-2], length, length)
+        mask = mask.reshape((1,) * max(0, 4 - mask.dim()) + mask.shape)
+    pairs = PairMask(mask, causal, length, length)
+    step = max(1, _BLOCK // max(1, length * query[..., 0, 0].numel()))
+    parts = []
+    for start in range(0, length, step):
+        rows = slice(start, start + step)
+        scores = query[..., rows, :] @ key.transpose(-2, -1) * scale
+        added = pairs.additive(rows, scores)
+        if added is not None:
+            scores = scores + added.reshape(added.shape[-max(scores.dim(), 2) :])
+        weights = scores.softmax(dim=-1)
+        parts.append(weights.diagonal(start, dim1=-2, dim2=-1))
+    # A position that may attend to nothing has no weights.
+    return torch.cat(parts, dim=-1).nan_to_num(0).unsqueeze(-1)
+
+
+class _OwnScores(torch.autograd.Function):
+    """``q k^T``: keys get the gradient from the query at their own position."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, query: Tensor, key: Tensor, switch: Switch
+    ) -> Tensor:
+        ctx.save_for_backward(query)
+        ctx.switch = switch
+        return scores.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        gradient = gradients[0]
+        if not ctx.switch.own_only:
+            return gradient, None, None, None
+        (query,) = ctx.saved_tensors
+        own = gradient.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+        return gradient, None, (own * query).transpose(-2, -1), None
+
+
+class _OwnValues(torch.autograd.Function):
+    """``A v``: values get the gradient from the query at their own position."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, weights: Tensor, value: Tensor, switch: Switch
+    ) -> Tensor:
+        ctx.save_for_backward(weights)
+        ctx.switch = switch
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        gradient = gradients[0]
+        if not ctx.switch.own_only:
+            return gradient, None, None, None
+        (weights,) = ctx.saved_tensors
+        own = weights.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+        return gradient, None, own * gradient, None
