@@ -118,12 +118,12 @@ def trained_g2p(
     seed: int = 0,
     stress: bool = False,
     embedding_dim: int = 64,
-    hidden_size: int = 128,
+    hidden_size: int = 192,
     dropout: float = 0.1,
     letter_dropout: float = 0.02,
     epochs: int = 8,
     batch_size: int = 128,
-    learning_rate: float = 4e-3,
+    learning_rate: float = 3e-3,
 ) -> TrainedG2P:
     r"""
     Return an :class:`AttentionSeq2Seq` trained to turn letters into phonemes on
@@ -161,8 +161,9 @@ def trained_g2p(
                     Default: False
         embedding_dim (int, optional): Size of the embeddings.
                     Default: 64
-        hidden_size (int, optional): Size of the states.
-                    Default: 128
+        hidden_size (int, optional): Size of the decoder's state, and of the encoder's
+                    in one direction.
+                    Default: 192
         dropout (float, optional): Dropout of embeddings and of the last layer's input.
                     Default: 0.1
         letter_dropout (float, optional): Probability with which a letter is replaced by
@@ -175,7 +176,7 @@ def trained_g2p(
                     Default: 128
         learning_rate (float, optional): The highest step size of Adam, reached soon and
                     then lowered to 0 linearly.
-                    Default: 4e-3
+                    Default: 3e-3
 
     Returns:
         TrainedG2P:
