@@ -60,7 +60,15 @@ from captum_attngrad.text import (
     phoneme_error_rate,
     word_error_rate,
 )
-from captum_attngrad.visualization import save_html, text_html, text_records
+from captum_attngrad.visualization import (
+    merge_word_pieces,
+    plot_alignment,
+    plot_heads,
+    plot_token_scores,
+    save_html,
+    text_html,
+    text_records,
+)
 
 # Read from the source text by the build: keep it a plain string.
 __version__ = "0.1.0"
@@ -103,8 +111,12 @@ __all__ = [
     "comprehensiveness",
     "edit_distance",
     "find_attention_layers",
+    "merge_word_pieces",
     "pad_batch",
     "phoneme_error_rate",
+    "plot_alignment",
+    "plot_heads",
+    "plot_token_scores",
     "register_method",
     "save_html",
     "sufficiency",

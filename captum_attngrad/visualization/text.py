@@ -9,6 +9,8 @@ import torch
 from captum.attr import visualization as viz
 from torch import Tensor
 
+from captum_attngrad.visualization.word_pieces import merge_word_pieces
+
 
 def _for_each(name: str, value: object, n: int) -> list[Any]:
     if isinstance(value, Tensor):
@@ -57,6 +59,8 @@ def text_records(
     true_class: str | int | Sequence[str | int] | Tensor,
     attr_class: str | int | Sequence[str | int] | Tensor,
     convergence_score: float | Sequence[float] | Tensor = 0.0,
+    *,
+    merge_pieces: bool = False,
 ) -> list[viz.VisualizationDataRecord]:
     r"""
     Builds the records that ``captum.attr.visualization.visualize_text`` shows.
@@ -79,6 +83,9 @@ def text_records(
             that tells the rows apart.
         convergence_score (float, Sequence or Tensor, optional): Convergence delta.
             Default: 0.0
+        merge_pieces (bool, optional): Whether word pieces are put together to words
+            and their scores added, as :func:`merge_word_pieces` does.
+            Default: False
 
     Returns:
         *list of VisualizationDataRecord*: One record for each text.
@@ -111,9 +118,12 @@ def text_records(
         _for_each("convergence_score", convergence_score, n),
         strict=True,
     )
+    rows = [_checked_row(tokens[i], attributions[i], i) for i in range(n)]
+    if merge_pieces:
+        tokens, rows = merge_word_pieces(tokens, rows)
     records = []
     for row, (prob, predicted, true, explained, delta) in enumerate(columns):
-        scores = _checked_row(tokens[row], attributions[row], row)
+        scores = rows[row]
         largest = float(scores.abs().max()) if len(scores) else 0.0
         records.append(
             viz.VisualizationDataRecord(
