@@ -118,12 +118,12 @@ def trained_g2p(
     seed: int = 0,
     stress: bool = False,
     embedding_dim: int = 64,
-    hidden_size: int = 192,
-    dropout: float = 0.1,
+    hidden_size: int = 128,
+    dropout: float = 0.05,
     letter_dropout: float = 0.02,
-    epochs: int = 8,
+    epochs: int = 6,
     batch_size: int = 128,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 6e-3,
 ) -> TrainedG2P:
     r"""
     Return an :class:`AttentionSeq2Seq` trained to turn letters into phonemes on
@@ -163,20 +163,20 @@ def trained_g2p(
                     Default: 64
         hidden_size (int, optional): Size of the decoder's state, and of the encoder's
                     in one direction.
-                    Default: 192
+                    Default: 128
         dropout (float, optional): Dropout of embeddings and of the last layer's input.
-                    Default: 0.1
+                    Default: 0.05
         letter_dropout (float, optional): Probability with which a letter is replaced by
                     ``"<unk>"`` during training. It makes ``"<unk>"`` a fair replacement
                     for a letter that is taken away to measure its effect.
                     Default: 0.02
         epochs (int, optional): Number of passes over the training words.
-                    Default: 8
+                    Default: 6
         batch_size (int, optional): Words in a batch.
                     Default: 128
         learning_rate (float, optional): The highest step size of Adam, reached soon and
                     then lowered to 0 linearly.
-                    Default: 3e-3
+                    Default: 6e-3
 
     Returns:
         TrainedG2P:
