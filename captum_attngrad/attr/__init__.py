@@ -1,5 +1,6 @@
 """Attributions built on attention weights and their gradients."""
 
+from captum_attngrad.attr._generation import GeneratedExplanation
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.attention_relevance import AttentionRelevance
 from captum_attngrad.attr.attention_rollout import AttentionRollout
@@ -15,6 +16,7 @@ __all__ = [
     "AttentionRelevance",
     "AttentionRollout",
     "AttentionWeights",
+    "GeneratedExplanation",
     "IntegratedAttentionGradient",
     "LayerAttentionGradient",
     "SequenceAttentionGradient",

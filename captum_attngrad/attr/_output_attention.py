@@ -18,7 +18,7 @@ OfOutputs = Callable[[list[AttentionCall]], list[bool]]
 
 
 def output_attention(
-    layers: Layers, outputs: int, chosen: bool, of_outputs: OfOutputs
+    layers: Layers, outputs: int, named: int, of_outputs: OfOutputs
 ) -> Layers:
     """The calls that give each output its own row, over the keys of the source.
 
@@ -30,7 +30,8 @@ def output_attention(
     Args:
         layers: the recorded calls of each attention module.
         outputs (int): number of outputs.
-        chosen (bool): whether the user has named the layers.
+        named (int): how many layers the user has named; 0 if none. Where every one is
+            a single module, there is nothing to tell apart.
         of_outputs (Callable): tells the attention of the outputs from that of an
             encoder where lengths do not; costs a backward pass.
 
@@ -47,6 +48,8 @@ def output_attention(
     source = [layer for layer in fitting if _is_of_source(layer[1], outputs)]
     if source or len(fitting) == 1:
         return source or fitting
+    if len(fitting) == named and len({_is_causal(parts) for _, parts in fitting}) == 1:
+        return fitting
     if outputs == 1:
         raise ValueError(
             "Source and output both have one token, so that attention to the source "
@@ -60,14 +63,15 @@ def output_attention(
         return free or fitting
     own = of_outputs([parts[0][0] for _, parts in free])
     found = [layer for layer, is_own in zip(free, own, strict=True) if is_own]
-    if not found and not chosen:
-        raise ValueError(
-            f"Source and outputs both have {outputs} tokens, and the decoder is not "
-            "causal, so that attention to the source looks like that of an encoder. "
-            "Pass the modules that attend to the source as layer: some of "
-            f"{_names(free)}."
-        )
-    return found or free
+    # In a decoder that is not causal, self-attention of the last layer looks the same.
+    if len(found) == 1 or (found and len(free) < len(fitting)):
+        return found
+    raise ValueError(
+        f"Source and outputs both have {outputs} tokens, and the model has no causal "
+        "self-attention, so that attention to the source cannot be told from other "
+        "attention. Pass the modules that attend to the source as layer: some of "
+        f"{_names(free)}."
+    )
 
 
 def _fitting(calls: list[AttentionCall], outputs: int) -> list[AttentionCall]:

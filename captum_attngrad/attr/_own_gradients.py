@@ -5,15 +5,18 @@ what is wanted is ``ds_t / dO_t`` for all t: the block diagonal of a Jacobian. A
 backward pass of ``sum_t s_t`` gives ``sum_t' ds_t' / dO_t`` in its place, with what
 later outputs make of ``O_t``.
 
-Two ways to the diagonal, both from one forward pass:
+Three ways to the diagonal, all from one forward pass:
 
 * One pass. Where the outputs share nothing but causal self-attention, which
   :class:`OwnPositions` can keep apart, a backward pass of the sum is enough. A second
   pass, with the scores multiplied by different powers of two, shows whether that holds:
   without influence between outputs each row must come out multiplied by its own factor.
+* Step by step. Where a recurrent decoder puts its outputs together from one part per
+  step, a pass from the scores to the parts and one from each part to the attention of
+  its own step are enough, and visit each step once. That parts do not share anything
+  above, and that nothing goes past them, is checked with two passes.
 * Several outputs in one pass, as a batch of backward passes (``is_grads_batched``).
-  Autograd visits only what lies between the outputs of the batch and the attention that
-  they used: for a recurrent decoder, these steps alone.
+  Nothing is asked of the model; the cost grows with outputs x their number.
 """
 
 from __future__ import annotations
@@ -34,9 +37,15 @@ Gradients = list[Tensor | None]  # one for each call, as the call's tensors are 
 _TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5}
 _TOLERANCE_HALF = 1e-2
 _LEVELS = 8  # factors 2^-4 .. 2^3, also safe in half precision
-_STEPS_PER_PASS = 4
-_ROWS_PER_PASS = 32
+_OUTPUTS_PER_PASS = 16
 _ELEMENTS_PER_PASS = 1 << 26
+
+
+class Seen(NamedTuple):
+    """What was noted in the forward pass."""
+
+    switch: Switch  # of :class:`OwnPositions`
+    parts: list[list[Tensor]]  # of :class:`OutputParts`
 
 
 class OwnCall(NamedTuple):
@@ -55,7 +64,7 @@ def set_own_gradients(
     scores: Tensor,
     kept: Tensor,
     calls: list[OwnCall],
-    switch: Switch,
+    seen: Seen,
     output_size: int,
     outputs_per_pass: int | None,
 ) -> None:
@@ -65,7 +74,7 @@ def set_own_gradients(
         scores (Tensor): ``(batch, outputs)``.
         kept (Tensor): booleans, which of them count.
         calls (list of OwnCall): the attention of all outputs.
-        switch (Switch): the forward pass ran under :class:`OwnPositions` with it.
+        seen (Seen): what was noted in the forward pass.
         output_size (int): number of elements of the model's output.
         outputs_per_pass (int, optional): at most so many outputs in a batch of backward
             passes. Default: as many as are fast and fit into memory.
@@ -74,12 +83,14 @@ def set_own_gradients(
     by_row = all(own.output is None for own in calls)
     found = None
     if by_row and len(outputs) > 2:
-        found = _in_one_pass(scores, kept, calls, switch)
+        found = _in_one_pass(scores, kept, calls, seen.switch)
+    elif len(outputs) > 2 and seen.parts:
+        found = _step_by_step(scores, kept, calls, seen.parts)
     if found is None:
         if outputs_per_pass is None:
             size = output_size + sum(_size(own.call) for own in calls)
-            most = _ROWS_PER_PASS if by_row else _STEPS_PER_PASS
-            outputs_per_pass = max(1, min(most, _ELEMENTS_PER_PASS // max(1, size)))
+            most = min(_OUTPUTS_PER_PASS, _ELEMENTS_PER_PASS // max(1, size))
+            outputs_per_pass = max(1, most)
         found = _in_batches(scores, kept, calls, outputs, outputs_per_pass)
     for own, gradient in zip(calls, found, strict=True):
         own.call.set_gradients([gradient])
@@ -139,6 +150,69 @@ def _arranged(call: AttentionCall, gradient: Tensor) -> Tensor:
     """``(batch, heads, queries, ...)``."""
     call.set_gradients([gradient])
     return call.output_gradient if isinstance(call, FusedCall) else call.gradient()
+
+
+# -- step by step -------------------------------------------------------------------
+
+
+def _step_by_step(
+    scores: Tensor, kept: Tensor, calls: list[OwnCall], places: list[list[Tensor]]
+) -> Gradients | None:
+    """The gradients, or None if the parts do not keep the outputs apart."""
+    if any(own.output is None for own in calls):
+        return None
+    sources = [own.call.sources[0] for own in calls]
+    parts = [part for place in places for part in place]
+    ones = kept.to(scores.dtype)
+    factors = _factors(ones[:1]).to(scores.dtype)
+    plain = _gradient([scores], [ones], [*parts, *sources])
+    scaled = _gradient([scores], [ones * factors], parts)
+    whole = plain[len(parts) :]
+    used = [i for i, gradient in enumerate(plain[: len(parts)]) if gradient is not None]
+    by = factors[0].repeat(len(places)).tolist()
+    for i in used:
+        if not _agree(scaled[i], plain[i], factor=by[i]):
+            return None  # parts share what comes after them
+    roots = [parts[i] for i in used]
+    below = [plain[i] for i in used]
+    through = _gradient(roots, below, sources)
+    # The same sums, in another order.
+    if not all(_agree(a, b, slack=10) for a, b in zip(through, whole, strict=True)):
+        return None  # something goes past the parts
+    gradients: Gradients = [None] * len(calls)
+    for t in range(scores.shape[1]):
+        own = [i for i in used if i % scores.shape[1] == t]
+        here = [i for i, call in enumerate(calls) if call.output == t]
+        found = _gradient(
+            [parts[i] for i in own],
+            [plain[i] for i in own],
+            [sources[i] for i in here],
+        )
+        for i, gradient in zip(here, found, strict=True):
+            gradients[i] = gradient
+    return gradients
+
+
+def _gradient(
+    roots: list[Tensor], cotangents: list[Tensor | None], sources: list[Any]
+) -> Gradients:
+    if not roots:
+        return [None] * len(sources)
+    return list(
+        torch.autograd.grad(
+            roots, sources, cotangents, retain_graph=True, allow_unused=True
+        )
+    )
+
+
+def _agree(
+    found: Tensor | None, expected: Tensor | None, factor: float = 1, slack: float = 1
+) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    tolerance = slack * _TOLERANCE.get(found.dtype, _TOLERANCE_HALF)
+    difference = (found / factor - expected).abs()
+    return bool((difference <= tolerance * expected.abs().max()).all())
 
 
 # -- batches of backward passes -----------------------------------------------------

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
+from captum._utils.common import _format_additional_forward_args
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
-from captum_attngrad.attr._heads import Heads, grouped, heads_of_layers, select
+from captum_attngrad.attr._base import Inputs
+from captum_attngrad.attr._generation import (
+    GeneratedExplanation,
+    checked_ids,
+    each_prefix,
+    greedy,
+    output_lengths,
+    special_token,
+)
+from captum_attngrad.attr._heads import Heads, heads_of_layers, select
 from captum_attngrad.attr._output_attention import (
-    Layers,
-    influence_no_earlier_output,
     is_stepwise,
-    output_attention,
-    own_calls,
 )
 from captum_attngrad.attr._output_scores import (
-    check_output,
     checked_targets,
-    output_scores,
 )
-from captum_attngrad.attr._own_gradients import set_own_gradients
-from captum_attngrad.attr._own_positions import OwnPositions, Switch
-from captum_attngrad.attr._queries import check_keys, join
+from captum_attngrad.attr._per_output import PerOutputAttribution
+from captum_attngrad.attr._queries import join
 from captum_attngrad.attr._reductions import PairScores, zeros
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._target import LossFunction, output_tensor
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord, Recorder
 
 
-class SequenceAttentionGradient(AttentionGradientAttribution):
+class SequenceAttentionGradient(PerOutputAttribution):
     r"""
     For each output token of a sequence-to-sequence model, the gradient of its own
     score with respect to the attention weights that it used itself: which source
@@ -53,10 +53,12 @@ class SequenceAttentionGradient(AttentionGradientAttribution):
     self-attention is causal (fused, or written out as matrix products) two backward
     passes are enough for any number of outputs: in them self-attention passes no
     gradient between positions, and the second one checks, numerically and for every
-    row, that nothing else did. Otherwise several outputs go through as a batch of
-    backward passes. For a recurrent decoder these visit only the steps of their own
-    outputs, so that the cost grows with the number of outputs as that of the forward
-    pass does.
+    row, that nothing else did. For a recurrent decoder that puts its outputs together
+    from one part for each step (``stack``, ``cat``, or by index) each step is visited
+    on its own, which costs as much as one backward pass, after two that check that
+    nothing goes past these parts. Any other model takes one batch of backward passes
+    for every few outputs, which costs outputs x one backward pass. The numbers are the
+    same in all three cases.
 
     Which attention is explained: within ``layer``, or in the whole model, modules that
     attend with one query for each output, or that are called once for each output.
@@ -215,6 +217,120 @@ class SequenceAttentionGradient(AttentionGradientAttribution):
         total = total.masked_fill(~kept.to(total.device).unsqueeze(-1), 0)
         return (total,) if isinstance(inputs, tuple) else total
 
+    def explain_generated(
+        self,
+        inputs: Inputs,
+        generated: Tensor | None = None,
+        additional_forward_args: object | None = None,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        max_outputs: int = 50,
+        step_by_step: bool = False,
+        internal_batch_size: int | None = None,
+    ) -> GeneratedExplanation:
+        r"""
+        Explain what the model itself produces: greedy decoding, or token ids that it
+        has generated.
+
+        The model is run as ``forward_func(*inputs, fed, *additional_forward_args)``,
+        where ``fed``, ``(batch, outputs)``, is the start token and the generated tokens
+        but the last. This is the order of Hugging Face's encoder-decoder models when
+        ``inputs`` is ``(input_ids, attention_mask)``.
+
+        Args:
+
+            inputs (Tensor or tuple[Tensor, ...]): The source: all that forward_func
+                        takes before the tokens that the decoder is fed with.
+            generated (Tensor, optional): What ``model.generate(..., do_sample=False)``
+                        returned: ids ``(batch, 1 + outputs)``, the start token first.
+                        Default: None, greedy decoding with forward_func, one forward
+                        pass for each token
+            additional_forward_args (Any, optional): What forward_func takes after the
+                        decoder's tokens.
+                        Default: None
+            start (int, optional): Id of the start token, for greedy decoding.
+                        Default: None, a Hugging Face model's
+                        ``decoder_start_token_id``
+            end (int, optional): Id of the token that ends an output. It is explained,
+                        what comes after it is not.
+                        Default: None, a Hugging Face model's ``eos_token_id``; for
+                        other models outputs have no end
+            max_outputs (int, optional): At most so many tokens, in greedy decoding.
+                        Default: 50
+            step_by_step (bool, optional): Explain each output in a pass of its own over
+                        the tokens before it, as generation does it, in place of one
+                        teacher-forced pass. The numbers are the same where the decoder
+                        is causal, as it must be; the cost is that of a loop.
+                        Default: False
+            internal_batch_size (int, optional): as for :meth:`attribute`.
+                        Default: None
+
+        Returns:
+            *GeneratedExplanation*: ``token_ids`` ``(batch, outputs)``, ``lengths``
+            ``(batch,)`` and ``attributions`` ``(batch, outputs, keys)``, in which rows
+            after the end of an output are 0.
+
+        Raises:
+            ValueError: ids of another form; no start token; and all that
+                        :meth:`attribute` raises.
+
+        Examples::
+
+            >>> # A decoder written by hand, forward(source, fed) -> (N, T, V).
+            >>> method = SequenceAttentionGradient(model)
+            >>> explained = method.explain_generated(source, start=1, end=2)
+            >>> explained.attributions[0, : explained.lengths[0]]  # (outputs, keys)
+            >>> # Hugging Face, with its own generation.
+            >>> ids = t5.generate(input_ids, attention_mask=mask, do_sample=False)
+            >>> method = SequenceAttentionGradient(t5)
+            >>> explained = method.explain_generated((input_ids, mask), ids)
+        """
+        model = uncompiled(self.forward_func)
+        sources = inputs if isinstance(inputs, tuple) else (inputs,)
+        further = _format_additional_forward_args(additional_forward_args) or ()
+        end = special_token(end, model, "eos_token_id")
+        if generated is None:
+            start = special_token(start, model, "decoder_start_token_id")
+            if start is None:
+                raise ValueError(
+                    "start is missing: pass the id of the token that decoding starts "
+                    "with, or generated token ids."
+                )
+            if max_outputs < 1:
+                raise ValueError(f"max_outputs must be at least 1, got {max_outputs}.")
+            first = torch.full((len(sources[0]), 1), start, device=sources[0].device)
+
+            def logits(fed: Tensor) -> Tensor:
+                return output_tensor(model(*sources, fed, *further))
+
+            with torch.no_grad():
+                generated = greedy(logits, first, end, max_outputs)
+        ids = checked_ids(generated, len(sources[0]))
+        fed, token_ids = ids[:, :-1], ids[:, 1:]
+        lengths = output_lengths(token_ids, end)
+        after = torch.arange(token_ids.shape[1], device=ids.device) >= lengths[:, None]
+        targets = token_ids.masked_fill(after, self._ignore_index)
+
+        def attribute(fed: Tensor, targets: Tensor) -> Tensor:
+            found: Tensor | tuple[Tensor] = self.attribute(
+                sources,
+                targets,
+                (fed, *further),
+                internal_batch_size=internal_batch_size,
+            )
+            return found[0]
+
+        if step_by_step:
+            attributions = each_prefix(attribute, fed, targets, self._ignore_index)
+        else:
+            attributions = attribute(fed, targets)
+        return GeneratedExplanation(
+            token_ids,
+            lengths,
+            (attributions,) if isinstance(inputs, tuple) else attributions,
+        )
+
     def _of_calls(
         self, calls: list[AttentionCall], heads: Tensor | None, kept: Tensor
     ) -> Tensor:
@@ -230,116 +346,6 @@ class SequenceAttentionGradient(AttentionGradientAttribution):
             return torch.cat(scores, dim=1)
         return torch.stack(scores).sum(dim=0)
 
-    def _explained_calls(
-        self,
-        inputs: Inputs,
-        targets: Tensor,
-        additional_forward_args: object | None,
-        internal_batch_size: int | None,
-    ) -> tuple[Layers, Tensor]:
-        """The calls that are explained, with the gradient of each output in its row,
-        and which outputs are not ignored."""
-        with self._running(inputs, additional_forward_args) as (modules, arguments):
-            switch = Switch()
-            outputs = targets.shape[1]
-            recorder, output = self._forward(modules, arguments, switch, outputs)
-            targets = targets.to(output.device)
-            check_output(output, targets, self._ignore_index)
-            kept = targets != self._ignore_index
-            scores = output_scores(output, targets, kept, self._loss_func)
-            record = self._finished(recorder, modules, arguments)
-            layers = output_attention(
-                grouped(record),
-                outputs,
-                self.layer is not None,
-                partial(influence_no_earlier_output, output),
-            )
-            self._check_chosen(record, layers, modules, outputs)
-            check_keys(layers)
-            calls = own_calls(layers, outputs)
-            if not scores.requires_grad or not calls:
-                raise RuntimeError(_LOST.format(_names(layers)))
-            set_own_gradients(
-                scores,
-                kept,
-                calls,
-                switch,
-                output.numel(),
-                _outputs_per_pass(internal_batch_size, len(targets)),
-            )
-        if not any(own.call.on_path for own in calls):
-            raise RuntimeError(_LOST.format(_names(layers)))
-        return layers, kept
-
-    def _forward(
-        self,
-        modules: list[Module],
-        arguments: tuple[Any, ...],
-        switch: Switch,
-        outputs: int,
-    ) -> tuple[Recorder, Tensor]:
-        def forward(lazy: bool) -> tuple[Recorder, Tensor]:
-            recorder = self._recorder(modules, arguments, lazy=lazy)
-            with (
-                torch.set_grad_enabled(not lazy),
-                OwnPositions(switch, outputs),
-                recorder,
-            ):
-                output = uncompiled(self.forward_func)(*arguments)
-            return recorder, output_tensor(output)
-
-        recorder, output = forward(lazy=True)
-        if not output.requires_grad or len(recorder.threads) > 1:
-            # The graph was lost on the way: build it from the first operation on.
-            recorder, output = forward(lazy=False)
-        return recorder, output
-
-    def _check_chosen(
-        self,
-        record: AttentionRecord,
-        layers: Layers,
-        modules: list[Module],
-        outputs: int,
-    ) -> None:
-        """Each of the layers that the user has named has a part in it."""
-        chosen = {
-            scope for _, parts in layers for call in parts[0] for scope in call.scopes
-        }
-        for i, module in enumerate(modules):
-            if i not in chosen:
-                sizes = {
-                    f"{call.query_length} x {call.key_length}"
-                    for call in record
-                    if i in call.scopes
-                }
-                raise ValueError(
-                    f"The attention of layer {type(module).__name__} (queries x keys: "
-                    f"{', '.join(sorted(sizes))}) does not go from the {outputs} "
-                    f"outputs to the source, as that of {_names(layers)} does. Explain "
-                    "them one at a time."
-                )
-
-
-_LOST = (
-    "The outputs do not depend on the attention weights of {}: they are not on the "
-    "path to the output. Was something detached, or the forward pass run without "
-    "gradients (torch.no_grad, an inference-only kernel)?"
-)
-
 
 def _examples(inputs: Inputs) -> int:
     return len(inputs[0] if isinstance(inputs, tuple) else inputs)
-
-
-def _names(layers: Layers) -> str:
-    return ", ".join(repr(name) for name, _ in layers)
-
-
-def _outputs_per_pass(internal_batch_size: int | None, examples: int) -> int | None:
-    if internal_batch_size is None:
-        return None
-    if internal_batch_size < 1:
-        raise ValueError(
-            f"internal_batch_size must be at least 1, got {internal_batch_size}."
-        )
-    return max(1, internal_batch_size // max(1, examples))

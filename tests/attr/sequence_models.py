@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -40,6 +41,7 @@ class Recurrent(nn.Module):
     def __init__(self, kind: str, vocabulary: int = CLASSES) -> None:
         super().__init__()
         self.kind = kind
+        self.join = "stack"
         self.source = nn.Embedding(vocabulary, WIDTH)
         self.encoder = nn.GRU(WIDTH, WIDTH, batch_first=True)
         self.token = nn.Embedding(vocabulary, WIDTH)
@@ -55,20 +57,57 @@ class Recurrent(nn.Module):
         if padding is None:
             padding = torch.zeros_like(source, dtype=torch.bool)
         state, found = last[0], torch.zeros_like(last[0])
-        outputs = []
+        outputs, contexts = [], []
         for token in self.token(fed).unbind(1):
             if self.kind == "bahdanau":
-                found = self.attention(state, states, padding)
+                found = context = self.attention(state, states, padding)
                 state = self.cell(torch.cat([token, found], -1), state)
                 outputs.append(state)
-                continue
-            if self.kind == "luong":
-                token = torch.cat([token, found], -1)
-            state = self.cell(token, state)
-            context = self.attention(state, states, padding)
-            found = self.mix(torch.cat([context, state], -1)).tanh()
-            outputs.append(found)
-        return self.out(torch.stack(outputs, 1))
+            else:
+                if self.kind == "luong":
+                    token = torch.cat([token, found], -1)
+                state = self.cell(token, state)
+                context = self.attention(state, states, padding)
+                found = self.mix(torch.cat([context, state], -1)).tanh()
+                outputs.append(found)
+            contexts.append(context)
+        return self._joined(outputs, contexts)
+
+    def _joined(self, outputs: list[Tensor], contexts: list[Tensor]) -> Tensor:
+        """One tensor of logits, put together in the way of ``self.join``."""
+        if self.join == "logits":
+            return torch.stack([self.out(y) for y in outputs], 1)
+        if self.join == "cat":
+            return self.out(torch.cat([y.unsqueeze(1) for y in outputs], dim=1))
+        if self.join in ("write", "write time first"):
+            whole = outputs[0].new_zeros(len(outputs), *outputs[0].shape)
+            whole = whole if self.join == "write time first" else whole.transpose(0, 1)
+            for t, y in enumerate(outputs):
+                whole[(slice(None), t) if self.join == "write" else t] = y
+            return self.out(whole if self.join == "write" else whole.transpose(0, 1))
+        if self.join == "grow":
+            whole = outputs[0].unsqueeze(1)
+            for y in outputs[1:]:
+                whole = torch.cat([whole, y.unsqueeze(1)], 1)
+            return self.out(whole)
+        whole = torch.stack(outputs, 1)
+        if self.join == "two":
+            return self.out(whole) + self.out(torch.stack(contexts, 1))
+        if self.join == "twice":
+            return self.out(whole) * self.out(torch.stack(outputs, 1)).sigmoid()
+        if self.join == "nested":
+            return self.out(torch.stack([y.tanh() for y in whole.unbind(1)], 1))
+        if self.join == "reversed":
+            return self.out(torch.stack(outputs[::-1], 1).flip(1))
+        if self.join == "shared":
+            return self.out(whole + whole.cumsum(1))
+        if self.join == "past":  # what was attended to goes past the parts
+            extra = contexts[0].unsqueeze(1)
+            for context in contexts[1:]:
+                extra = torch.cat([extra, context.unsqueeze(1)], 1)
+            return self.out(whole + extra)
+        assert self.join == "stack"
+        return self.out(whole)
 
 
 KINDS = ["bahdanau", "luong", "luong_plain"]
@@ -118,7 +157,9 @@ class Transformer(nn.Module):
 
 def transformer(norm_first: bool = False, batch_first: bool = True) -> Transformer:
     torch.manual_seed(2)
-    return Transformer(norm_first, batch_first).double().eval()
+    with warnings.catch_warnings():  # of nested tensors, which nobody asked for
+        warnings.simplefilter("ignore")
+        return Transformer(norm_first, batch_first).double().eval()
 
 
 def batch(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_attngrad import SequenceAttentionGradient
+from captum_attngrad import AttentionGradient, SequenceAttentionGradient
 from captum_attngrad.attr import _own_gradients
 from tests.architectures.reference import NAME, materialised, register
 
@@ -178,16 +178,47 @@ def test_smaller_dtypes(name: str, dtype: torch.dtype) -> None:
     assert error < (1e-4 if dtype == torch.float32 else 0.1)
 
 
-def test_a_decoder_only_model_explains_the_positions_before() -> None:
-    config = transformers.GPT2Config(
-        vocab_size=CLASSES, n_embd=16, n_layer=2, n_head=4, n_positions=32
-    )
-    config._attn_implementation = "sdpa"
+_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "GPT-2": (
+        "GPT2LMHeadModel",
+        {"vocab_size": CLASSES, "n_embd": 16, "n_layer": 2, "n_head": 4},
+    ),
+    "Llama": (  # grouped queries
+        "LlamaForCausalLM",
+        {
+            "vocab_size": CLASSES,
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 20,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", _DECODERS)
+def test_a_decoder_only_model_explains_the_positions_before(
+    name: str, implementation: str
+) -> None:
+    cls, settings = _DECODERS[name]
+    config = getattr(transformers, cls).config_class(**settings)
+    config._attn_implementation = implementation
     torch.manual_seed(0)
-    model: nn.Module = transformers.GPT2LMHeadModel(config).double().eval()
-    source, _, _, _ = ids()
-    found = SequenceAttentionGradient(lambda x: model(x).logits, model).attribute(
-        source[:, :-1], source[:, 1:]
-    )
+    model: nn.Module = getattr(transformers, cls)(config).double().eval()
+    text, _, _, _ = ids()
+    fed, targets = text[:, :-1], text[:, 1:]
+
+    def logits(fed: Tensor) -> Tensor:
+        return model(fed, use_cache=False).logits
+
+    found = SequenceAttentionGradient(logits, model).attribute(fed, targets)
     assert found.shape == (EXAMPLES, 6, 6)
     assert bool((found.triu(1) == 0).all())
+    # One forward and one backward pass for each output, and its row alone.
+    single = AttentionGradient(logits, model)
+    for t in range(6):
+        target = [(t, int(k)) for k in targets[:, t]]
+        row = single.attribute(fed, target, query=t)
+        torch.testing.assert_close(found[:, t], row)

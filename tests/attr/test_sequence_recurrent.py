@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captum_attngrad import AttentionGradient, SequenceAttentionGradient
+from captum_attngrad.attr import _own_gradients
 from tests.attr.sequence_models import (
     KINDS,
     batch,
@@ -83,6 +86,36 @@ def test_ignored_outputs_are_zero_and_change_nothing(kind: str) -> None:
     torch.testing.assert_close(other.attribute(source, targets, fed), found)
 
 
+STEP_BY_STEP = ["stack", "logits", "cat", "write", "write time first", "two", "twice"]
+IN_BATCHES = ["grow", "nested", "reversed", "shared", "past"]
+
+
+@pytest.mark.parametrize("join", STEP_BY_STEP + IN_BATCHES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_however_outputs_are_put_together(
+    kind: str, join: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = recurrent(kind)
+    model.join = join
+    source, fed, targets, padding = batch(outputs=11)
+    targets[0, 2:4] = 3
+    truth = recurrent_truth(model, source, fed, targets, padding)
+    used = []
+    in_batches = _own_gradients._in_batches
+
+    def note(*args: Any) -> Any:
+        used.append(args)
+        return in_batches(*args)
+
+    monkeypatch.setattr(_own_gradients, "_in_batches", note)
+    method = SequenceAttentionGradient(model)
+    torch.testing.assert_close(method.attribute(source, targets, (fed, padding)), truth)
+    if join == "write time first" and torch.__version__.startswith("2.3"):
+        return  # torch 2.3 does not tell a mode of ``tensor[0] = ...``
+    # Each step is visited once where that is possible, and only there.
+    assert bool(used) == (join in IN_BATCHES)
+
+
 def _total(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(output, target, reduction="sum")
 
@@ -145,3 +178,16 @@ def test_frozen_models_and_no_grad(frozen: bool, no_grad: bool) -> None:
         found = SequenceAttentionGradient(model).attribute(source, targets, fed)
     torch.testing.assert_close(found, truth)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_forward_function_that_runs_without_gradients() -> None:
+    model = recurrent("luong")
+    source, fed, targets, _ = batch()
+
+    def forward(source: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return model(source, fed)
+
+    found = SequenceAttentionGradient(forward, model.attention)
+    truth = recurrent_truth(model, source, fed, targets)
+    torch.testing.assert_close(found.attribute(source, targets, fed), truth)

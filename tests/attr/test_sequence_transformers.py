@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attngrad import AttentionGradient, SequenceAttentionGradient
-from captum_attngrad.attr import _own_gradients
+from captum_attngrad.attr import _own_gradients, _own_positions
 from tests import reference
 from tests.attr.sequence_models import (
     EXAMPLES,
@@ -21,6 +21,7 @@ from tests.attr.sequence_models import (
     one_by_one,
     transformer,
 )
+from tests.attr.surroundings import Replicated
 
 
 class Truth:
@@ -249,6 +250,53 @@ def _count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(_own_gradients, "_backward", count)
     return seen
+
+
+@pytest.mark.parametrize("block", [1, 20])
+def test_own_weights_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = transformer()
+    source, fed, targets, padding = batch(outputs=5)
+    whole = SequenceAttentionGradient(model).attribute(source, targets, (fed, padding))
+    monkeypatch.setattr(_own_positions, "_BLOCK", block)
+    found = SequenceAttentionGradient(model).attribute(source, targets, (fed, padding))
+    torch.testing.assert_close(found, whole)
+
+
+def test_an_operation_without_batched_backward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A function whose backward pass looks at numbers cannot be batched."""
+
+    class Picky(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            assert gradients[0].sum().item() < torch.inf
+            return gradients[0] * 2
+
+    model = transformer()
+    source, fed, targets, _ = batch()
+    layers = [layer.multihead_attn for layer in model.transformer.decoder.layers]
+    monkeypatch.setattr(_own_gradients, "_in_one_pass", lambda *_: None)
+    method = SequenceAttentionGradient(lambda *a: Picky.apply(model(*a)), layers)
+    expected = SequenceAttentionGradient(lambda *a: 2 * model(*a), layers)
+    torch.testing.assert_close(
+        method.attribute((source, fed), targets)[0],
+        expected.attribute((source, fed), targets)[0],
+    )
+
+
+def test_replicas_in_threads_of_their_own() -> None:
+    """As DataParallel runs them."""
+    model = transformer()
+    source, fed, targets, _ = batch(outputs=5, examples=5)
+    whole = SequenceAttentionGradient(model).attribute((source, fed), targets)
+    replicas = Replicated(model, 2)
+    found = SequenceAttentionGradient(replicas).attribute((source, fed), targets)
+    torch.testing.assert_close(found, whole)
 
 
 @pytest.mark.parametrize("padded", [False, True])
