@@ -30,7 +30,10 @@ def execute(path: Path) -> Any:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    # Long enough to train, on one core, a model that is not in the cache.
+    NotebookClient(
+        notebook, timeout=1800, kernel_name="python3", coalesce_streams=True
+    ).execute()
     # What changes from run to run, or names this machine, is not kept.
     notebook.metadata = METADATA
     for cell in notebook.cells:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,7 +29,6 @@ from captum_attngrad.visualization._scores import (
     checked_tokens,
 )
 from captum_attngrad.visualization._signs import (
-    INK,
     MEANING,
     NEGATIVE,
     POSITIVE,
@@ -120,7 +120,7 @@ def _draw_rows(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> A
         )
     ax.set_ylim(n - 0.4, -0.6)
     ax.set_xlim(*_limits(scores, peak, 0.24, 0.24))
-    ax.axvline(0, color=INK, linewidth=0.8)
+    ax.axvline(0, color=mpl.rcParams["axes.edgecolor"], linewidth=0.8)
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(MEANING, fontsize=FONT_SIZE)
     _number_ends(ax.set_xticks, scores, peak)
@@ -168,7 +168,7 @@ def _draw_lines(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> 
     ax.set_xlim(-1, n)
     rest = 1 - below - above
     ax.set_ylim(*_limits(scores, peak, below / rest, above / rest))
-    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.axhline(0, color=mpl.rcParams["axes.edgecolor"], linewidth=0.8)
     ax.spines["bottom"].set_visible(False)
     ax.set_xlabel(f"position of the token ({len(named)} of {n} named)")
     ax.set_ylabel(MEANING, fontsize=FONT_SIZE)
@@ -177,14 +177,16 @@ def _draw_lines(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> 
 
 
 def _worth_a_name(scores: Array, peak: float, points_per_token: float) -> list[int]:
-    """The strongest tokens that have room for a name, if no bar on their side of zero
+    """On each side of zero the strongest tokens that have room for a name, if no bar
     stands in its way."""
     half = math.ceil(LINE_HEIGHT / points_per_token / 2)
     named = []
-    for i in spaced(np.abs(scores), points_per_token):
-        near = scores[max(0, i - half) : i + half + 1] * np.sign(scores[i])
-        if abs(scores[i]) >= max(_LEAST_NAMED * peak, near.max()) and scores[i]:
-            named.append(i)
+    for side in (1, -1):
+        strength = np.maximum(side * scores, 0)
+        for i in spaced(strength, points_per_token):
+            near = strength[max(0, i - half) : i + half + 1]
+            if 0 < strength[i] >= max(_LEAST_NAMED * peak, near.max()):
+                named.append(i)
     return named
 
 
