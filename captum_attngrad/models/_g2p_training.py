@@ -128,8 +128,8 @@ def _loss(
     model: AttentionSeq2Seq, ids: Tensor, mask: Tensor, targets: Tensor
 ) -> Tensor:
     """Return the mean cross-entropy of the outputs; -1 marks padding in targets."""
-    read = targets.masked_fill(targets == -1, model.padding_idx)
-    logits = model(ids, read, mask)
+    outputs = targets.masked_fill(targets == -1, model.padding_idx)
+    logits = model(ids, model.decoder_inputs(outputs), mask)
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 
 

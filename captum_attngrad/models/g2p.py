@@ -196,7 +196,8 @@ def trained_g2p(
         [['N', 'AY', 'T']]
         >>> ids, mask = trained.encode(["knight"])
         >>> outputs = trained.model.greedy_decode(ids, mask)
-        >>> trained.model(ids, outputs, mask).softmax(dim=-1)  # (1, outputs, classes)
+        >>> fed = trained.model.decoder_inputs(outputs)
+        >>> trained.model(ids, fed, mask).softmax(dim=-1)  # (1, outputs, classes)
     """
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if value < 1:

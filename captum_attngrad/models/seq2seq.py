@@ -96,24 +96,24 @@ class AttentionSeq2Seq(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        target_ids: Tensor,
+        decoder_input_ids: Tensor,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
         r"""
         Run the decoder over given outputs (teacher forcing): at output ``t`` it reads
-        the targets before ``t``, the start id first, and never target ``t`` itself.
+        ``decoder_input_ids`` up to ``t``.
 
         Args:
 
             input_ids (Tensor): Ids, int64, of shape (batch, length).
-            target_ids (Tensor): Ids of the outputs, int64, of shape (batch, outputs),
-                        usually with the end id as the last one before padding. What
-                        the model says at padding has no meaning.
+            decoder_input_ids (Tensor): The start id and all outputs but the last, as
+                        :meth:`decoder_inputs` puts them together; int64, of shape
+                        (batch, outputs). What the model says at padding has no meaning.
             attention_mask (Tensor, optional): bool or 0/1, of shape (batch, length);
                         True or 1 at the positions that belong to the input, which are
-                        the first ones of a row. With None these are the positions whose
-                        id is not ``padding_idx``; a row of nothing but padding then
-                        counts as an input of one blank.
+                        the first ones of a row. With None these are the positions up to
+                        the last one whose id is not ``padding_idx``; a row of nothing
+                        but padding then counts as an input of one blank.
                         Default: None
 
         Returns:
@@ -124,16 +124,23 @@ class AttentionSeq2Seq(nn.Module):
 
             ValueError: If a shape or type is wrong, or a row of ``attention_mask``
                         allows no position or has a gap.
+
+        Examples::
+
+            >>> outputs = model.greedy_decode(ids, mask)
+            >>> logits = model(ids, model.decoder_inputs(outputs), mask)
+            >>> method = SequenceAttentionGradient(model, model.attention)
+            >>> method.attribute(ids, outputs, (model.decoder_inputs(outputs), mask))
         """
         _check_ids("input_ids", input_ids)
-        _check_ids("target_ids", target_ids)
-        if len(target_ids) != len(input_ids):
+        _check_ids("decoder_input_ids", decoder_input_ids)
+        if len(decoder_input_ids) != len(input_ids):
             raise ValueError(
-                f"target_ids has {len(target_ids)} rows and input_ids "
+                f"decoder_input_ids has {len(decoder_input_ids)} rows and input_ids "
                 f"{len(input_ids)}; expected as many of both."
             )
         encoded = self._encode(input_ids, attention_mask)
-        embedded = self.dropout(self.target_embedding(self._shifted(target_ids)))
+        embedded = self.dropout(self.target_embedding(decoder_input_ids))
         state, context = encoded.start, torch.zeros_like(encoded.states[:, 0])
         features = []
         for previous in embedded.unbind(1):
@@ -142,6 +149,27 @@ class AttentionSeq2Seq(nn.Module):
         # One product for all outputs instead of one for each.
         readout = self.dropout(torch.stack(features, dim=1))
         return cast(Tensor, self.classifier(readout))
+
+    def decoder_inputs(self, outputs: Tensor) -> Tensor:
+        r"""
+        Return what the decoder reads to write ``outputs``: the start id, and all of
+        them but the last.
+
+        Args:
+
+            outputs (Tensor): Ids, int64, of shape (batch, outputs).
+
+        Returns:
+            Tensor:
+            - Ids of the same shape.
+
+        Raises:
+
+            ValueError: If the shape or type is wrong.
+        """
+        _check_ids("outputs", outputs)
+        start = outputs.new_full((len(outputs), 1), self.start_idx)
+        return torch.cat([start, outputs[:, :-1]], dim=1)
 
     @torch.no_grad()
     def greedy_decode(
@@ -166,8 +194,7 @@ class AttentionSeq2Seq(nn.Module):
         Returns:
             Tensor:
             - Ids of shape (batch, outputs): the end id where the row ended by itself,
-              padding after it. It can be passed to :meth:`forward` as ``target_ids``.
-              ``padding_idx`` and ``start_idx`` are never chosen as outputs.
+              padding after it. ``padding_idx`` and ``start_idx`` are never chosen.
 
         Raises:
 
@@ -190,10 +217,6 @@ class AttentionSeq2Seq(nn.Module):
             ended = ended | (previous == self.end_idx)
             outputs.append(previous)
         return torch.stack(outputs, dim=1)
-
-    def _shifted(self, target_ids: Tensor) -> Tensor:
-        start = target_ids.new_full((len(target_ids), 1), self.start_idx)
-        return torch.cat([start, target_ids[:, :-1]], dim=1)
 
     def _step(
         self, embedded: Tensor, state: Tensor, context: Tensor, encoded: _Encoded

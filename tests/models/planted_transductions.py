@@ -33,7 +33,7 @@ def trained_on(task: str, steps: int = 300) -> AttentionSeq2Seq:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for step in range(steps):
         inputs, outputs, _ = sample(task, 64, 5 + step % 4)
-        logits = model(inputs, outputs)
+        logits = model(inputs, model.decoder_inputs(outputs))
         loss = F.cross_entropy(logits.flatten(0, 1), outputs.flatten())
         optimizer.zero_grad()
         loss.backward()

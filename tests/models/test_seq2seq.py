@@ -62,14 +62,15 @@ def test_against_one_pair_at_a_time(pairs: list[tuple[list[int], list[int]]]) ->
     ids, mask = pad_batch([source for source, _ in pairs], 0)
     targets, there = pad_batch([target for _, target in pairs], 0)
     with torch.no_grad():
+        fed = model.decoder_inputs(targets)
         for logits in (
-            model(ids, targets, mask),
-            model(ids, targets, mask.long()),
-            model(ids, targets),
+            model(ids, fed, mask),
+            model(ids, fed, mask.long()),
+            model(ids, fed),
             # More padding changes nothing.
-            model(F.pad(ids, (0, 2)), F.pad(targets, (0, 1)))[:, :-1],
+            model(F.pad(ids, (0, 2)), F.pad(fed, (0, 1)))[:, :-1],
             # Nor does what stands at masked positions.
-            model(ids.masked_fill(~mask, 7), targets, mask),
+            model(ids.masked_fill(~mask, 7), fed, mask),
         ):
             assert logits.shape == (*targets.shape, TARGET)
             for row, (source, target) in enumerate(pairs):
@@ -81,9 +82,10 @@ def test_against_one_pair_at_a_time(pairs: list[tuple[list[int], list[int]]]) ->
 def test_no_output_sees_its_own_target_or_a_later_one() -> None:
     model = _model()
     ids = torch.tensor([[3, 4, 5]])
+    fed = model.decoder_inputs(torch.tensor([[3, 4, 5, 6], [3, 4, 7, 6]]))
+    assert fed.tolist() == [[1, 3, 4, 5], [1, 3, 4, 7]]
     with torch.no_grad():
-        one = model(ids, torch.tensor([[3, 4, 5, 6]]))
-        two = model(ids, torch.tensor([[3, 4, 7, 6]]))
+        one, two = model(ids, fed[:1]), model(ids, fed[1:])
     torch.testing.assert_close(one[:, :3], two[:, :3], rtol=0, atol=0)
     assert (one[:, 3] - two[:, 3]).abs().max() > 1e-4
 
@@ -111,7 +113,7 @@ def test_greedy_decoding_is_what_teacher_forcing_finds_best() -> None:
     )
     outputs = model.greedy_decode(ids, mask, max_outputs=6)
     assert outputs.shape[1] <= 6
-    logits = model(ids, outputs, mask)
+    logits = model(ids, model.decoder_inputs(outputs), mask)
     logits[..., [model.padding_idx, model.start_idx]] = float("-inf")
     best = logits.argmax(dim=-1)
     for row, output in enumerate(outputs.tolist()):
@@ -168,6 +170,13 @@ def test_a_row_of_padding_is_one_blank() -> None:
     torch.testing.assert_close(one, three, rtol=0, atol=1e-12)
 
 
+def test_padding_between_other_ids_is_a_blank() -> None:
+    model = _model()
+    ids, fed = torch.tensor([[3, 0, 4]]), torch.tensor([[1, 3]])
+    with torch.no_grad():
+        assert torch.equal(model(ids, fed), model(ids, fed, torch.ones_like(ids)))
+
+
 def test_modes_and_dropout() -> None:
     model = _model(dropout=0.5)
     ids, targets = torch.tensor([[3, 4, 0]]), torch.tensor([[3, 2]])
@@ -202,9 +211,11 @@ def test_errors_say_what_is_expected() -> None:
         model(ids.float(), targets)
     with pytest.raises(ValueError, match=r"input_ids .*\(3,\).*unsqueeze\(0\)"):
         model(ids[0], targets)
-    with pytest.raises(ValueError, match=r"target_ids .*shape \(2, 0\)"):
+    with pytest.raises(ValueError, match=r"decoder_input_ids .*shape \(2, 0\)"):
         model(ids, targets[:, :0])
-    with pytest.raises(ValueError, match="target_ids has 1 rows and input_ids 2"):
+    with pytest.raises(
+        ValueError, match="decoder_input_ids has 1 rows and input_ids 2"
+    ):
         model(ids, targets[:1])
     with pytest.raises(ValueError, match=r"shape \(2, 4\).*= \(2, 3\)"):
         model(ids, targets, targets)
@@ -214,5 +225,7 @@ def test_errors_say_what_is_expected() -> None:
             model(ids, targets, mask)
         with pytest.raises(ValueError, match=r"padding on the right.*\[1\]"):
             model.greedy_decode(ids, mask)
+    with pytest.raises(ValueError, match=r"outputs .*shape \(4,\)"):
+        model.decoder_inputs(targets[0])
     with pytest.raises(ValueError, match="max_outputs must be at least 1, got 0"):
         model.greedy_decode(ids, max_outputs=0)

@@ -21,12 +21,12 @@ def _trained(task: str) -> AttentionSeq2Seq:
 
 
 def _scores(
-    task: str, inputs: Tensor, targets: Tensor, fed: Tensor, **options: bool
+    task: str, inputs: Tensor, targets: Tensor, outputs: Tensor, **options: bool
 ) -> Tensor:
     """Without the row of the end."""
     model = _trained(task)
     method = SequenceAttentionGradient(model, model.attention, **options)
-    scores = method.attribute(inputs, targets, fed)
+    scores = method.attribute(inputs, targets, model.decoder_inputs(outputs))
     assert isinstance(scores, Tensor)
     assert scores.shape == (*targets.shape, inputs.shape[1])
     return scores[:, :-1]
@@ -64,7 +64,25 @@ def test_of_another_inputs_output_it_finds_that_input(task: str) -> None:
     # Attention is the same whatever is asked, and looks elsewhere.
     model = _trained(task)
     with torch.no_grad(), capture_attention(model, model.attention) as record:
-        model(inputs, outputs)
+        model(inputs, model.decoder_inputs(outputs))
     weights = torch.cat([call.weights()[:, 0] for call in record], dim=1)[:, :-1]
     assert _share(weights.argmax(dim=2), alignment) > 0.9
     assert _share(weights.argmax(dim=2), alignment.roll(-2)) < 0.1
+
+
+def test_what_it_decodes_itself_is_explained() -> None:
+    model = _trained("reverse")
+    inputs, _, _ = sample("reverse", 8, 6)
+    mask = torch.ones_like(inputs, dtype=torch.bool)
+    mask[0, 4:] = False
+    outputs = model.greedy_decode(inputs, mask)
+    method = SequenceAttentionGradient(model, model.attention)
+    found = method.explain_generated(
+        inputs, None, mask, start=model.start_idx, end=model.end_idx
+    )
+    targets = outputs.masked_fill(outputs == model.padding_idx, -100)
+    expected = method.attribute(inputs, targets, (model.decoder_inputs(outputs), mask))
+    for row, length in enumerate(found.lengths.tolist()):
+        assert found.token_ids[row, :length].tolist() == outputs[row, :length].tolist()
+    torch.testing.assert_close(found.attributions, expected)
+    assert not found.attributions[0, :, 4:].any()

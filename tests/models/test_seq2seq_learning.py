@@ -13,7 +13,7 @@ def _attention(model: AttentionSeq2Seq, inputs: Tensor, outputs: Tensor) -> Tens
     weights: list[Tensor] = []
     hook = model.attention.register_forward_hook(lambda *a: weights.append(a[2][1]))
     with torch.no_grad():
-        model(inputs, outputs)
+        model(inputs, model.decoder_inputs(outputs))
     hook.remove()
     return torch.stack(weights[:-1], dim=1)
 
