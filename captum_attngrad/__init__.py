@@ -41,7 +41,12 @@ from captum_attngrad.compare import (
     plot_metric,
     register_method,
 )
-from captum_attngrad.datasets import MovieReview, MovieReviewSnippets
+from captum_attngrad.datasets import (
+    DictionaryEntry,
+    MovieReview,
+    MovieReviewSnippets,
+    PronouncingDictionary,
+)
 from captum_attngrad.metrics import (
     DEFAULT_BINS,
     INVARIANT_CHANGES,
@@ -130,17 +135,23 @@ from captum_attngrad.metrics import (
 from captum_attngrad.models import (
     AdditiveAttention,
     AttentionLSTMClassifier,
+    AttentionSeq2Seq,
     FinetunedMiniLM,
+    TrainedG2P,
     TrainedLSTM,
     finetuned_minilm,
+    trained_g2p,
     trained_lstm,
 )
 from captum_attngrad.text import (
     Vocab,
     WordTokenizer,
     build_vocab_from_iterator,
+    edit_distance,
     import_torchtext,
     pad_batch,
+    phoneme_error_rate,
+    word_error_rate,
 )
 from captum_attngrad.visualization import (
     merge_word_pieces,
@@ -174,6 +185,7 @@ __all__ = [
     "AttentionRecord",
     "AttentionRelevance",
     "AttentionRollout",
+    "AttentionSeq2Seq",
     "AttentionWeights",
     "BackwardPasses",
     "ClassDistanceRatio",
@@ -184,6 +196,7 @@ __all__ = [
     "CostMetric",
     "DaviesBouldin",
     "DecisionFlip",
+    "DictionaryEntry",
     "EmbeddingAttack",
     "EmbeddingNoise",
     "ErasureMetric",
@@ -217,6 +230,7 @@ __all__ = [
     "Perturbation",
     "PolarityViolation",
     "PositiveWords",
+    "PronouncingDictionary",
     "ReexplainMetric",
     "Resilience",
     "Seconds",
@@ -227,6 +241,7 @@ __all__ = [
     "TextBatch",
     "TextModel",
     "TokenAttack",
+    "TrainedG2P",
     "TrainedLSTM",
     "Vocab",
     "WordTokenizer",
@@ -249,6 +264,7 @@ __all__ = [
     "decision_flip_fraction",
     "default_metrics",
     "detection_auroc",
+    "edit_distance",
     "find_attention_layers",
     "finetuned_minilm",
     "import_torchtext",
@@ -268,6 +284,7 @@ __all__ = [
     "pad_batch",
     "peak_memory",
     "permute_units",
+    "phoneme_error_rate",
     "plot_alignment",
     "plot_heads",
     "plot_metric",
@@ -291,5 +308,7 @@ __all__ = [
     "top_k_overlap",
     "top_share",
     "top_token_masks",
+    "trained_g2p",
     "trained_lstm",
+    "word_error_rate",
 ]

@@ -6,14 +6,14 @@ import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from captum._utils.progress import NullProgress, progress
 from torch import Tensor
 
 from captum_attngrad.datasets import MovieReview
+from captum_attngrad.models._epochs import length_sorted_batches, training_bar
 from captum_attngrad.models.lstm_classifier import AttentionLSTMClassifier
 from captum_attngrad.text import (
     Vocab,
@@ -22,15 +22,9 @@ from captum_attngrad.text import (
     pad_batch,
 )
 
-if TYPE_CHECKING:
-    from captum._utils.progress import Progress  # not there before captum 0.9
-
 PADDING = "<pad>"
 UNKNOWN = "<unk>"
 _EVAL_BATCH = 256
-# Batches are cut from pools of this many batches sorted by length: little padding, and
-# still another mixture in every epoch.
-_POOL = 20
 
 
 @dataclass(frozen=True)
@@ -109,10 +103,11 @@ def train(
     batches = -(-len(encoded) // settings.batch_size)
     history: list[float] = []
     best: dict[str, Tensor] = {}
-    with _bar(settings.epochs * batches, show_progress) as bar:
+    steps = settings.epochs * batches
+    with training_bar(steps, "AttentionLSTMClassifier", show_progress) as bar:
         for _ in range(settings.epochs):
             model.train()
-            for rows in _length_sorted_batches(encoded, settings.batch_size):
+            for rows in length_sorted_batches(encoded, settings.batch_size):
                 ids, mask = pad_batch([encoded[row] for row in rows], vocab[PADDING])
                 dropped = torch.rand(ids.shape) < settings.word_dropout
                 ids = ids.masked_fill(dropped & mask, vocab[UNKNOWN])
@@ -167,22 +162,3 @@ def _encode(
 
 def _labels(reviews: Sequence[MovieReview]) -> Tensor:
     return torch.tensor([review.label for review in reviews])
-
-
-def _length_sorted_batches(
-    encoded: Sequence[Sequence[int]], batch_size: int
-) -> Iterator[list[int]]:
-    order = torch.randperm(len(encoded)).tolist()
-    batches: list[list[int]] = []
-    for start in range(0, len(order), _POOL * batch_size):
-        pool = order[start : start + _POOL * batch_size]
-        pool.sort(key=lambda row: len(encoded[row]))
-        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    for index in torch.randperm(len(batches)).tolist():
-        yield batches[index]
-
-
-def _bar(total: int, show_progress: bool) -> Progress:
-    if not show_progress:
-        return NullProgress[None]()
-    return progress(total=total, desc="Training AttentionLSTMClassifier")

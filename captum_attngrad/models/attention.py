@@ -49,6 +49,8 @@ class AdditiveAttention(nn.Module):
         keys: Tensor,
         query: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        projected_keys: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         r"""
         Args:
@@ -60,6 +62,10 @@ class AdditiveAttention(nn.Module):
                         Default: None
             mask (Tensor, optional): bool, of shape (batch, length); False keeps a key
                         out: its weight is exactly 0. Each row must have a True.
+                        Default: None
+            projected_keys (Tensor, optional): ``key_projection(keys)``, of shape
+                        (batch, length, attention_dim), for a decoder that asks again
+                        and again about the same keys. With None it is computed.
                         Default: None
 
         Returns:
@@ -90,7 +96,9 @@ class AdditiveAttention(nn.Module):
             )
         # (batch, queries, length, attention_dim), with one row of queries if there is
         # no query.
-        hidden = self.key_projection(keys).unsqueeze(1)
+        if projected_keys is None:
+            projected_keys = self.key_projection(keys)
+        hidden = projected_keys.unsqueeze(1)
         if query is not None and self.query_projection is not None:
             rows = query.unsqueeze(1) if query.dim() == 2 else query
             hidden = hidden + self.query_projection(rows).unsqueeze(2)

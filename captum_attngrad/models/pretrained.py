@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import time
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from captum_attngrad._cache import PathLike, resolve_root, write_atomically
+from captum_attngrad._cache import PathLike, resolve_root
 from captum_attngrad.datasets import MovieReview, MovieReviewSnippets
+from captum_attngrad.models._kept import file_name, load_or_train, pack, unpack
 from captum_attngrad.models._training import (
     UNKNOWN,
     Settings,
@@ -163,18 +158,25 @@ def trained_lstm(
         batch_size=batch_size,
         learning_rate=learning_rate,
     )
-    path = resolve_root(root, "models") / _file_name(settings)
-    if path.exists() and not retrain:
-        kept = path.read_bytes()
-        try:
-            with own_torch_state(seed):
-                return _load(kept, path, settings)
-        except Exception as error:  # damaged content can fail in any way
-            warnings.warn(
-                f"The kept model {str(path)!r} cannot be used ({type(error).__name__}: "
-                f"{error!s:.200}). It is trained again and replaced.",
-                stacklevel=2,
-            )
+    path = resolve_root(root, "models") / file_name(
+        "attention_lstm", _FORMAT, asdict(settings)
+    )
+
+    def train_on_data() -> bytes:
+        splits = _splits(data_root, download, min_abs_rating)
+        with own_torch_state(seed):
+            return _train(splits, settings, show_progress)
+
+    def load(kept: bytes) -> TrainedLSTM:
+        with own_torch_state(seed):
+            return _load(kept, path, settings)
+
+    return load_or_train(path, load, train_on_data, retrain)
+
+
+def _splits(
+    data_root: PathLike | None, download: bool, min_abs_rating: float
+) -> dict[str, list[MovieReview]]:
     splits = {}
     for split in ("train", "validation", "test"):
         splits[split] = list(
@@ -187,16 +189,7 @@ def trained_lstm(
                 f"min_abs_rating={min_abs_rating} leaves no sentences in the {split} "
                 "split. Ratings go from -4 to 4; choose a smaller value."
             )
-    with own_torch_state(seed):
-        content = _train(splits, settings, show_progress)
-        write_atomically(path, content)
-        return _load(content, path, settings)
-
-
-def _file_name(settings: Settings) -> str:
-    """Name the file after its settings, so that other settings never meet it."""
-    key = json.dumps({"format": _FORMAT, **asdict(settings)}, sort_keys=True)
-    return f"attention_lstm_{hashlib.sha256(key.encode()).hexdigest()[:12]}.pt"
+    return splits
 
 
 def _train(
@@ -207,26 +200,20 @@ def _train(
     model, vocab, history = train(
         splits["train"], splits["validation"], settings, show_progress
     )
-    content = {
-        "format": _FORMAT,
-        "settings": asdict(settings),
-        "state_dict": model.state_dict(),
-        "tokens": vocab.get_itos(),
-        "test_accuracy": accuracy(model, WordTokenizer(), vocab, splits["test"]),
-        "validation_accuracy": max(history),
-        "best_epoch": 1 + history.index(max(history)),
-        "training_seconds": time.perf_counter() - start,
-    }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+    return pack(
+        _FORMAT,
+        asdict(settings),
+        state_dict=model.state_dict(),
+        tokens=vocab.get_itos(),
+        test_accuracy=accuracy(model, WordTokenizer(), vocab, splits["test"]),
+        validation_accuracy=max(history),
+        best_epoch=1 + history.index(max(history)),
+        training_seconds=time.perf_counter() - start,
+    )
 
 
 def _load(kept: bytes, path: Path, settings: Settings) -> TrainedLSTM:
-    content = torch.load(io.BytesIO(kept), map_location="cpu", weights_only=True)
-    found = (content["format"], content["settings"])
-    if found != (_FORMAT, asdict(settings)):
-        raise ValueError("it was made with other settings")
+    content = unpack(kept, _FORMAT, asdict(settings))
     vocab = Vocab(content["tokens"])
     vocab.set_default_index(vocab[UNKNOWN])
     model = build_model(vocab, settings)

@@ -1,7 +1,12 @@
-"""Tokenizer, vocabulary and batching with torchtext's call shape; text models."""
+"""Tokenizer, vocabulary, batching as torchtext has them; text models; error rates."""
 
 from captum_attngrad.text._torchtext import import_torchtext
 from captum_attngrad.text.batching import by_length, pad_batch
+from captum_attngrad.text.error_rates import (
+    edit_distance,
+    phoneme_error_rate,
+    word_error_rate,
+)
 from captum_attngrad.text.text_model import TextBatch, TextModel
 from captum_attngrad.text.tokenizer import WordTokenizer
 from captum_attngrad.text.vocab import Vocab, build_vocab_from_iterator
@@ -13,6 +18,9 @@ __all__ = [
     "WordTokenizer",
     "build_vocab_from_iterator",
     "by_length",
+    "edit_distance",
     "import_torchtext",
     "pad_batch",
+    "phoneme_error_rate",
+    "word_error_rate",
 ]

@@ -1,0 +1,66 @@
+"""Models that are trained once, kept in a file, and loaded from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from captum_attngrad._cache import write_atomically
+
+Model = TypeVar("Model")
+
+
+def file_name(prefix: str, version: int, settings: Mapping[str, object]) -> str:
+    """Name the file after its settings, so that other settings never meet it."""
+    key = json.dumps({"format": version, **settings}, sort_keys=True)
+    return f"{prefix}_{hashlib.sha256(key.encode()).hexdigest()[:12]}.pt"
+
+
+def pack(version: int, settings: Mapping[str, object], **content: object) -> bytes:
+    """Return what a file is to hold: ``content``, and what it was made with."""
+    buffer = io.BytesIO()
+    torch.save({"format": version, "settings": dict(settings), **content}, buffer)
+    return buffer.getvalue()
+
+
+def unpack(kept: bytes, version: int, settings: Mapping[str, object]) -> dict[str, Any]:
+    """Return the content of a file, which must have been made with ``settings``."""
+    content: dict[str, Any] = torch.load(
+        io.BytesIO(kept), map_location="cpu", weights_only=True
+    )
+    if (content["format"], content["settings"]) != (version, dict(settings)):
+        raise ValueError("it was made with other settings")
+    return content
+
+
+def load_or_train(
+    path: Path,
+    load: Callable[[bytes], Model],
+    train: Callable[[], bytes],
+    retrain: bool,
+) -> Model:
+    """
+    Return the model that ``path`` keeps; train and keep it first if there is none, it
+    cannot be used, or ``retrain`` is True. Call it from the public function: a warning
+    names that function's caller.
+    """
+    if path.exists() and not retrain:
+        kept = path.read_bytes()
+        try:
+            return load(kept)
+        except Exception as error:  # damaged content can fail in any way
+            warnings.warn(
+                f"The kept model {str(path)!r} cannot be used ({type(error).__name__}: "
+                f"{error!s:.200}). It is trained again and replaced.",
+                stacklevel=3,
+            )
+    content = train()
+    write_atomically(path, content)
+    return load(content)
