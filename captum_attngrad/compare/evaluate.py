@@ -66,6 +66,38 @@ def _checked_scores(method: Method, scores: object, texts: TextBatch) -> Tensor:
     return scores.to(torch.float32)
 
 
+def _checked_masks(metric: ErasureMetric, masks: object, texts: TextBatch) -> Tensor:
+    n, length = texts.input_ids.shape
+    if (
+        isinstance(masks, Tensor)
+        and masks.dtype == torch.bool
+        and masks.dim() == 3
+        and masks.shape[::2] == (n, length)
+    ):
+        return masks
+    raise ValueError(
+        f"The metric {metric.name!r} asked for the removal of {_shown(masks)}; "
+        f"expected a boolean tensor (batch, variants, tokens), here ({n}, variants, "
+        f"{length})."
+    )
+
+
+def _checked_values(metric: Metric, values: object, texts: TextBatch) -> Tensor:
+    if not isinstance(values, Tensor) or tuple(values.shape) != (len(texts),):
+        raise ValueError(
+            f"The metric {metric.name!r} returned {_shown(values)}; expected a tensor "
+            f"with one value for each text of the batch, here ({len(texts)},)."
+        )
+    return values.detach()
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, Tensor):
+        dtype = str(given.dtype).removeprefix("torch.")
+        return f"a tensor of {dtype} with shape {tuple(given.shape)}"
+    return f"{type(given).__name__} {given!r:.40}"
+
+
 def explain(
     text_model: TextModel,
     method: Method,
@@ -178,7 +210,8 @@ class BatchMeasures:
             asked.append((name, None))
             for metric in erasure:
                 try:
-                    masks.append(metric.removed(scores[name], attributable))
+                    removed = metric.removed(scores[name], attributable)
+                    masks.append(_checked_masks(metric, removed, self._texts))
                     asked.append((name, metric))
                 except Exception as error:  # a metric of the user's may do anything
                     measured.failures[metric.name] = reason(error)
@@ -197,8 +230,9 @@ class BatchMeasures:
                 found[name].curve = torch.cat([full.p.unsqueeze(1), answer.p], dim=1)
                 continue
             try:
-                found[name].values[asking.name] = asking.value(
-                    full, answer, scores[name], attributable
+                values = asking.value(full, answer, scores[name], attributable)
+                found[name].values[asking.name] = _checked_values(
+                    asking, values, self._texts
                 )
             except Exception as error:
                 found[name].failures[asking.name] = reason(error)
@@ -246,8 +280,11 @@ class BatchMeasures:
                     ),
                 )
                 for metric in mine:
-                    found.values[metric.name] = metric.value(
+                    values = metric.value(
                         scores, self._texts.attributable, prepared, after
+                    )
+                    found.values[metric.name] = _checked_values(
+                        metric, values, self._texts
                     )
             except Exception as error:
                 for metric in mine:

@@ -88,6 +88,16 @@ def default_metrics() -> tuple[Metric, ...]:
     return tuple(_named(_DEFAULT).values())
 
 
+def _check_declared(metric: Metric) -> None:
+    """What the tables need of a metric, before anything is run for it."""
+    missing = [name for name in Metric.__annotations__ if not hasattr(metric, name)]
+    if missing:
+        raise TypeError(
+            f"The metric {type(metric).__name__} does not declare "
+            f"{', '.join(missing)}; see captum_attngrad.Metric for what they say."
+        )
+
+
 def resolve_metrics(metrics: Sequence[MetricLike] | None) -> tuple[Metric, ...]:
     r"""
     Looks metrics up by name.
@@ -101,7 +111,8 @@ def resolve_metrics(metrics: Sequence[MetricLike] | None) -> tuple[Metric, ...]:
 
     Raises:
         ValueError: If a name is not known or occurs twice, or there is none.
-        TypeError: If an entry is neither a name nor a metric.
+        TypeError: If an entry is neither a name nor a metric, or a metric does not
+            declare what it is.
     """
     if metrics is None:
         return default_metrics()
@@ -122,6 +133,7 @@ def resolve_metrics(metrics: Sequence[MetricLike] | None) -> tuple[Metric, ...]:
                 f"metrics holds {metric!r:.80}; expected a name or a Metric, such as "
                 "Comprehensiveness()."
             )
+        _check_declared(metric)
         if metric.name in (other.name for other in chosen):
             raise ValueError(f"The metric {metric.name!r} was given twice.")
         chosen.append(metric)

@@ -133,8 +133,15 @@ def captum_method(
     return Method(
         kind if name is None else name,
         partial(run_captum, attribution, baselines=baselines, **arguments),
-        f"Captum's {kind}({', '.join(settings)})",
+        f"Captum's {_kinds(attribution)}({', '.join(settings)})",
     )
+
+
+def _kinds(attribution: Attribution) -> str:
+    """Its class, and around which other it is."""
+    inner = getattr(attribution, "attribution_method", None)
+    kind = type(attribution).__name__
+    return kind if inner is None else f"{kind} of {_kinds(inner)}"
 
 
 def _as_method(given: MethodLike) -> Method:

@@ -22,6 +22,7 @@ from captum_attngrad.compare.tables import (
     format_seconds,
     missing,
     remarks,
+    unranked,
 )
 from captum_attngrad.visualization import (
     LEGEND,
@@ -103,9 +104,9 @@ def _rank_column(comparison: Comparison, property: str) -> list[str]:
     marks = comparison.best_ranked(property)
     for method, marked in zip(comparison.methods, marks, strict=True):
         found = comparison.average_rank(method.name, property)
-        failed = "<span class='interval'>failed</span>"
+        why = f"<span class='interval'>{unranked(comparison, method)}</span>"
         there = np.isfinite(found.mean)
-        cells.append(_number(found, 1, marked) if there else failed)
+        cells.append(_number(found, 1, marked) if there else why)
     return _column(f"{escape(property)} ↓", cells)
 
 

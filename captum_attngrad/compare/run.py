@@ -265,7 +265,9 @@ def compare(
         output (str or os.PathLike, optional): Folder in which every finished part
             (a method on a batch) is kept, so that a run that was stopped goes on where
             it was, and memory holds one batch at a time. The texts' scores are then
-            read from there. None keeps everything in memory.
+            read from there. A method is recognised by its name and description: after
+            a change of a function of your own, take another folder. None keeps
+            everything in memory.
             Default: None
         settings (Mapping, optional): More lines for the report's list of settings.
             Default: None
@@ -280,7 +282,8 @@ def compare(
     Raises:
         ValueError: If there are no texts, a text has no tokens, a label is no class, a
             name is unknown, or ``output`` holds a run with other arguments.
-        TypeError: If ``texts`` is one string, or a method is none.
+        TypeError: If ``texts`` is one string, a method is none, or a metric does not
+            declare what it is.
         RuntimeError: If every method failed.
         ImportError: If a method needs a package that is not installed.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captum_attngrad.compare.bootstrap import Interval
-from captum_attngrad.compare.info import MetricInfo
+from captum_attngrad.compare.info import MethodInfo, MetricInfo
 
 if TYPE_CHECKING:
     from captum_attngrad.compare.comparison import Comparison
@@ -48,6 +48,11 @@ def missing(comparison: "Comparison", method: str, metric: MetricInfo) -> str:
     if (method, metric.name) in comparison.notes:
         return "not measured"
     return metric.undefined or "no value"
+
+
+def unranked(comparison: "Comparison", method: MethodInfo) -> str:
+    """Why a method has no rank for a property: it failed, or no method has a value."""
+    return "failed" if method.name in comparison.failures else "no value"
 
 
 def remarks(comparison: "Comparison") -> list[str]:
@@ -158,7 +163,7 @@ def _rank_column(comparison: "Comparison", property: str) -> list[str]:
     cells: list[Interval | str] = []
     for method in comparison.methods:
         found = comparison.average_rank(method.name, property)
-        cells.append(found if np.isfinite(found.mean) else "failed")
+        cells.append(found if np.isfinite(found.mean) else unranked(comparison, method))
     return _column(f"{property} ↓", cells, comparison.best_ranked(property), 1)
 
 

@@ -360,3 +360,18 @@ def test_public_names_are_at_the_root() -> None:
             if name != "compare":
                 assert name in captum_attngrad.__all__, name
                 assert getattr(captum_attngrad, name) is getattr(part, name)
+
+
+def test_a_property_without_values_is_not_a_failure(tmp_path: Path) -> None:
+    result = compare(
+        planted_text_model(),
+        ["good film", "bad film"],  # one text a class
+        methods=["attention_gradient", "random"],
+        metrics=["cohesion", "silhouette_gain"],
+        show_progress=False,
+    )
+    ranks = result.table().split("CONSISTENCY")[0]
+    assert ranks.count("no value") == 2
+    assert "failed" not in ranks
+    page = result.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert ">failed<" not in page
