@@ -137,6 +137,15 @@ def trained_g2p(
     of threads give the same model on the same machine; PyTorch's random state and
     default dtype are left as they were.
 
+    With the default settings 7.9% of the phonemes and 33.1% of the words of the test
+    split were wrong, after ten minutes of one busy processor core. On this edition of
+    the dictionary, without stress and with other splits, g2p-seq2seq reports 33.9% of
+    the words for Phonetisaurus and about 31% for a Transformer of two layers
+    (https://github.com/cmusphinx/g2p-seq2seq). On older, smaller editions errors are
+    fewer: 5.5% and 23.6% in Yao and Zweig, "Sequence-to-Sequence Neural Net Models for
+    Grapheme-to-Phoneme Conversion" (Interspeech 2015,
+    https://arxiv.org/abs/1506.00196).
+
     It needs the extra ``g2p``: ``pip install captum-attngrad[g2p]``.
 
     Args:
