@@ -15,7 +15,6 @@ from captum_attngrad.compare.bootstrap import (
     Interval,
     interval_of,
     mean_of,
-    not_beaten,
     resampled_means,
 )
 from captum_attngrad.compare.evaluate import CURVE
@@ -186,19 +185,7 @@ class Comparison:
         Returns:
             *list of bool*: In the order of ``methods``; False without a value.
         """
-        column = self._column(metric)
-        higher = self.metrics[column].higher_is_better
-        if metric not in self.replicates:
-            return not_beaten(self.values[:, column], higher, self.seed)
-        means = self.means(metric)
-        if not np.isfinite(means).any():
-            return [False] * len(means)
-        best = int(np.nanargmax(means if higher else -means))
-        names = [method.name for method in self.methods]
-        return [
-            bool(np.isfinite(mean)) and not self.beats(names[best], name, metric)
-            for name, mean in zip(names, means, strict=True)
-        ]
+        return ranking.not_beaten_at(self, self.metrics[self._column(metric)])
 
     def average_rank(self, method: str, property: str) -> Interval:
         r"""

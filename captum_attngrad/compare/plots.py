@@ -133,6 +133,38 @@ def plot_property(comparison: Comparison, property: str) -> Figure:
     return figure
 
 
+def _name_points(ax: Axes, points: list[tuple[str, float, float]]) -> None:
+    """Names in a column at the right, each with a line to its point: beside points
+    that are close to each other names would overlap."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high)
+    points = sorted(points, key=lambda point: point[2])
+    gap = min(0.055, 1 / max(1, len(points)))
+    above = -gap
+    heights = []
+    for _, _, mean in points:
+        above = max(above + gap, (mean - low) / (high - low))
+        heights.append(above)
+    for place, (name, seconds, mean) in enumerate(points):
+        most = 1 - gap * (len(points) - 1 - place)
+        ax.annotate(
+            name,
+            (seconds, mean),
+            xytext=(1.03, min(heights[place], most)),
+            textcoords="axes fraction",
+            # relpos: where on the name the line ends, here the middle of its left side.
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "#c9c9c9",
+                "linewidth": 0.7,
+                "relpos": (0, 0.5),
+            },
+            annotation_clip=False,
+            va="center",
+            fontsize=8,
+        )
+
+
 def plot_cost(comparison: Comparison, metric: str) -> Figure:
     r"""
     A metric, with its 95% bootstrap interval, against the seconds of each method.
@@ -150,6 +182,7 @@ def plot_cost(comparison: Comparison, metric: str) -> Figure:
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     ax = figure.add_subplot()
     measure = None
+    points = []
     for method, seconds in zip(comparison.methods, comparison.seconds, strict=True):
         mean, low, high = comparison.interval(method.name, metric)
         measure = next(m for m in comparison.metrics if m.name == metric)
@@ -164,16 +197,11 @@ def plot_cost(comparison: Comparison, metric: str) -> Figure:
             color=colour,
             ecolor="#b9c6d4",
         )
-        ax.annotate(
-            method.name,
-            (seconds, mean),
-            xytext=(6, 3),
-            textcoords="offset points",
-            fontsize=8,
-        )
+        points.append((method.name, seconds, mean))
     assert measure is not None
     ax.set_xscale("log")
-    ax.margins(x=0.2)
+    ax.margins(x=0.1)
+    _name_points(ax, points)
     ax.set_xlabel("seconds per text")
     ax.set_ylabel(f"{metric} {arrow(measure)}")
     ax.set_title(f"{metric} against cost", fontsize=11)

@@ -10,8 +10,10 @@ from captum_attngrad.compare.bootstrap import (
     FEWEST_PAIRS,
     Interval,
     interval_of,
+    not_beaten,
     ranks,
 )
+from captum_attngrad.compare.info import MetricInfo
 
 if TYPE_CHECKING:
     from captum_attngrad.compare.comparison import Comparison
@@ -21,6 +23,22 @@ if TYPE_CHECKING:
 _N_RESAMPLES = 100
 
 _Array = npt.NDArray[np.float64]
+
+
+def not_beaten_at(comparison: "Comparison", metric: MetricInfo) -> list[bool]:
+    """See :meth:`Comparison.not_beaten`."""
+    if metric.name not in comparison.replicates:
+        values = comparison.values[:, comparison.metrics.index(metric)]
+        return not_beaten(values, metric.higher_is_better, comparison.seed)
+    means = comparison.means(metric.name)
+    if not np.isfinite(means).any():
+        return [False] * len(means)
+    best = int(np.nanargmax(means if metric.higher_is_better else -means))
+    names = [method.name for method in comparison.methods]
+    return [
+        bool(np.isfinite(mean)) and not comparison.beats(names[best], name, metric.name)
+        for name, mean in zip(names, means, strict=True)
+    ]
 
 
 class _AverageRanks(NamedTuple):

@@ -10,6 +10,7 @@ from captum_attngrad.compare.bootstrap import Interval
 from captum_attngrad.compare.comparison import Comparison, ExplainedText
 from captum_attngrad.compare.info import MetricInfo
 from captum_attngrad.compare.plots import (
+    ANCHORS,
     faithful_metric,
     figure_svg,
     plot_cost,
@@ -52,8 +53,8 @@ _STYLE = """
 .results .interval { color: #595959; font-weight: 400; }
 .note { color: #595959; font-size: .9rem; }
 .charts { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-.charts.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); }
+.charts.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr));
   margin-top: 2rem; }
 .charts img { width: 100%; height: auto; }
 .charts > img { margin-top: 1rem; }
@@ -158,9 +159,10 @@ def _results(comparison: Comparison, property: str) -> str:
     ]
     if not comparison.ranked_properties and property == comparison.properties[0]:
         columns.append(_seconds_column(comparison))
+    # Cost has a chart of its own, against faithfulness.
+    charts = "" if property == "cost" else _charts(comparison, property)
     return (
-        f"<h2>{escape(property.capitalize())}</h2>"
-        f"{_table(comparison, columns)}{_charts(comparison, property)}"
+        f"<h2>{escape(property.capitalize())}</h2>{_table(comparison, columns)}{charts}"
     )
 
 
@@ -175,9 +177,14 @@ _READING = (
     "the best (paired bootstrap, 95%, not corrected for the number of comparisons). "
     "Average rank: over the metrics of the property, 1 is best. s/text: seconds that "
     "the method itself took for one text. What each metric measures is said at the end "
-    "of the page. Grey bars are the anchors: leave_one_out, "
-    "and random scores.</p>"
+    "of the page.{anchors}</p>"
 )
+
+
+def _reading(comparison: Comparison) -> str:
+    there = [m.name for m in comparison.methods if m.name in ANCHORS]
+    anchors = f" Grey bars are the anchors: {' and '.join(there)}." if there else ""
+    return _READING.format(n=len(comparison.texts), anchors=anchors)
 
 
 def _charts(comparison: Comparison, property: str) -> str:
@@ -287,7 +294,7 @@ def comparison_page(comparison: Comparison, title: str, n_texts: int = 10) -> st
     )
     methods = {method.name: method.description for method in comparison.methods}
     body = (
-        f"<h1>{escape(title)}</h1>{_READING.format(n=len(comparison.texts))}"
+        f"<h1>{escape(title)}</h1>{_reading(comparison)}"
         f"{_overview(comparison)}{results}{_notes(comparison)}{_wide_charts(comparison)}"
         f"<h2>The first {len(shown)} texts, one row a method</h2>{LEGEND}{sentences}"
         f"<h2>Methods</h2>{_description_list(methods)}"
