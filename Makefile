@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 DEMO_ARGS ?=
-PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4
+PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 VENV := .venv
 BIN := $(VENV)/bin

