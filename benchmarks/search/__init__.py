@@ -1,0 +1,1 @@
+"""The search for a better explanation at the cost of three passes."""

@@ -1,0 +1,153 @@
+"""``python -m benchmarks.search minilm --split validation`` writes a table.
+
+What was chosen was chosen on the validation split. The test split is for one report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from captum._utils.progress import progress
+from torch import Tensor
+
+from benchmarks.search.measures import Array, Judge
+from benchmarks.search.methods import (
+    FULL,
+    Levels,
+    Method,
+    attention_gradient,
+    from_masked_attention,
+    gauss_legendre,
+    integrated_gradients,
+    joint_path,
+    last_attention,
+    random_scores,
+    scaled_attention,
+    shapley_value_sampling,
+    shuffled_levels,
+    with_and_without,
+)
+from benchmarks.search.passes import log_odds
+from benchmarks.search.subjects import SUBJECTS, Subject, Texts, load_texts
+from benchmarks.search.table import table, versions, write
+
+BASE = "Integrated Gradients, 50 points"
+SHAPLEY = "ShapleyValueSampling, 25 samples"
+# The LSTM mixes words before its attention, so there the scores come from the word
+# vectors alone, and points inside the path take the place of its ends.
+LEVELS = {
+    "minilm": Levels(),
+    "lstm": Levels(
+        first=0.6, high=0.9, low=0.3, alphas=(1.0, 1.0, 1.0), attention=False
+    ),
+}
+
+
+def methods(subject: str) -> list[Method]:
+    three = gauss_legendre(3)
+    shuffled = shuffled_levels((0.3, 0.6, 0.9), log_odds)
+    return [
+        Method("random", "0", random_scores),
+        Method("raw attention, last layer, first row", "1 forward", last_attention),
+        Method("attention gradient", "1", attention_gradient),
+        Method("attention × gradient", "1", scaled_attention(FULL)),
+        Method("integrated attention gradient, 3", "3", scaled_attention(three)),
+        Method("Integrated Gradients, 3 points", "3", integrated_gradients(three)),
+        Method(BASE, "50", integrated_gradients(gauss_legendre(50))),
+        Method(
+            "attention from masked to its own, 3, log-odds",
+            "3 + 1 forward",
+            from_masked_attention(three, log_odds),
+        ),
+        Method(
+            "joint integrated gradients, 3, log-odds",
+            "3",
+            joint_path(three, log_odds, masked_too=False),
+        ),
+        Method(
+            "joint path, attention from masked, 3, log-odds",
+            "3 + 1 forward",
+            joint_path(three, log_odds, masked_too=True),
+        ),
+        Method(
+            "Integrated Gradients, 3 points, log-odds",
+            "3",
+            integrated_gradients(three, log_odds),
+        ),
+        Method("shuffled levels, 3, log-odds", "3", shuffled),
+        Method(
+            "with and without the top fifth, 3, log-odds",
+            "3 + 1 forward" if LEVELS[subject].attention else "3",
+            with_and_without(LEVELS[subject]),
+        ),
+        Method(SHAPLEY, "25 forwards a token", shapley_value_sampling(25)),
+    ]
+
+
+def scores_of(
+    method: Method, subject: Subject, texts: Texts, keep: Path | None
+) -> tuple[list[Tensor], float]:
+    """Scores of each batch, and the seconds they took when they were computed."""
+    file = None
+    if keep is not None:
+        file = keep / f"{''.join(c if c.isalnum() else '_' for c in method.name)}.pt"
+        if file.exists():
+            kept: tuple[list[Tensor], float] = torch.load(file)
+            return kept
+    start = time.perf_counter()
+    scores = [method.run(subject, batch).detach() for batch in texts.batches]
+    found = scores, time.perf_counter() - start
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(found, file)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.search", description=__doc__
+    )
+    parser.add_argument("model", choices=sorted(SUBJECTS))
+    parser.add_argument("--split", choices=["validation", "test"], default="validation")
+    parser.add_argument(
+        "--count", type=int, default=200, help="reviews, from the first"
+    )
+    parser.add_argument("--keep", type=Path, help="folder that keeps the scores")
+    parser.add_argument("--without-shapley", action="store_true", help="leave it out")
+    parser.add_argument("--print-only", action="store_true", help="write no README.md")
+    options = parser.parse_args()
+    subject = SUBJECTS[options.model]()
+    texts = load_texts(subject, options.split, options.count)
+    keep = options.keep
+    if keep is not None:
+        keep = keep / f"{options.model}_{options.split}_{texts.count}"
+    judge = Judge(subject, texts)
+    values: dict[str, dict[str, Array]] = {}
+    costs: dict[str, tuple[str, float]] = {}
+    for method in progress(methods(options.model), desc="Methods"):
+        if method.name == SHAPLEY and options.without_shapley:
+            continue
+        scores, seconds = scores_of(method, subject, texts, keep)
+        values[method.name] = judge.judge(scores)
+        costs[method.name] = (method.passes, seconds / texts.count)
+    values["leave-one-out"] = judge.judge(judge.effects)
+    costs["leave-one-out"] = ("1 forward a token", float("nan"))
+    head = (
+        f"{texts.count} reviews of the {options.split} split, {subject.about}; "
+        f"{versions()}; batches of 25."
+    )
+    parts = [head, table(values, costs, BASE)]
+    if SHAPLEY in values:
+        shown = {name: of for name, of in values.items() if name != BASE}
+        parts.append(table(shown, costs, SHAPLEY))
+    text = "\n\n".join(parts)
+    print(text)
+    if not options.print_only:
+        write(f"{options.model}, {options.split}", text)
+
+
+if __name__ == "__main__":
+    main()
