@@ -1,4 +1,4 @@
-"""What the trainings of small recurrent models share."""
+"""What the trainings of small models share."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def length_sorted_batches(
         yield batches[index]
 
 
-def training_bar(total: int, name: str, show_progress: bool) -> Progress:
-    """Return a progress bar of ``total`` steps for the training of ``name``."""
+def training_bar(total: int, desc: str, show_progress: bool) -> Progress:
+    """Return a progress bar of ``total`` steps."""
     if not show_progress:
         return NullProgress[None]()
-    return progress(total=total, desc=f"Training {name}")
+    return progress(total=total, desc=desc)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captum._utils.progress import NullProgress, progress
 from torch import Tensor
 
 from captum_attngrad.datasets import MovieReview
+from captum_attngrad.models._epochs import length_sorted_batches, training_bar
 from captum_attngrad.models._minilm_package import (
     CONFIG,
     TOKENIZER,
@@ -21,12 +21,7 @@ from captum_attngrad.models._minilm_package import (
     read_checked,
 )
 
-if TYPE_CHECKING:
-    from captum._utils.progress import Progress  # not there before captum 0.9
-
 _EVAL_BATCH = 64
-# Batches are cut from pools of this many batches sorted by length: little padding.
-_POOL = 20
 
 
 @dataclass(frozen=True)
@@ -112,9 +107,9 @@ def finetune(
         optimizer, _warmup_then_linear_decay(settings.warmup_steps, steps)
     )
     model.train()
-    with _bar(steps, show_progress) as bar:
+    with training_bar(steps, "Fine-tuning MiniLM", show_progress) as bar:
         for _ in range(settings.epochs):
-            for rows in _length_sorted_batches(encoded, settings.batch_size):
+            for rows in length_sorted_batches(encoded, settings.batch_size):
                 ids, mask = _pad([encoded[row] for row in rows], tokenizer)
                 logits = model(input_ids=ids, attention_mask=mask).logits
                 loss = F.cross_entropy(logits, labels[rows])
@@ -162,22 +157,3 @@ def _pad(encoded: list[list[int]], tokenizer: Any) -> tuple[Tensor, Tensor]:
     # Not text.pad_batch: here the mask goes to a model that wants integers.
     padded = tokenizer.pad({"input_ids": encoded}, return_tensors="pt")
     return padded["input_ids"], padded["attention_mask"]
-
-
-def _length_sorted_batches(
-    encoded: Sequence[Sequence[int]], batch_size: int
-) -> Iterator[list[int]]:
-    order = torch.randperm(len(encoded)).tolist()
-    batches: list[list[int]] = []
-    for start in range(0, len(order), _POOL * batch_size):
-        pool = order[start : start + _POOL * batch_size]
-        pool.sort(key=lambda row: len(encoded[row]))
-        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    for index in torch.randperm(len(batches)).tolist():
-        yield batches[index]
-
-
-def _bar(total: int, show_progress: bool) -> Progress:
-    if not show_progress:
-        return NullProgress[None]()
-    return progress(total=total, desc="Fine-tuning MiniLM")

@@ -86,7 +86,7 @@ def train_g2p(
         optimizer, lambda step: _rise_and_fall(step / steps)
     )
     model.train()
-    with training_bar(steps, "AttentionSeq2Seq", show_progress) as bar:
+    with training_bar(steps, "Training AttentionSeq2Seq", show_progress) as bar:
         for _ in range(settings.epochs):
             for rows in length_sorted_batches(words, settings.batch_size):
                 ids, mask = pad_batch([words[row] for row in rows], letters[PADDING])

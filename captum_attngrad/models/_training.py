@@ -104,7 +104,7 @@ def train(
     history: list[float] = []
     best: dict[str, Tensor] = {}
     steps = settings.epochs * batches
-    with training_bar(steps, "AttentionLSTMClassifier", show_progress) as bar:
+    with training_bar(steps, "Training AttentionLSTMClassifier", show_progress) as bar:
         for _ in range(settings.epochs):
             model.train()
             for rows in length_sorted_batches(encoded, settings.batch_size):
