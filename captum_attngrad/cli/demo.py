@@ -62,7 +62,6 @@ METRICS = (
     "silhouette_gain",
     "token_attack_auroc",
     "attack_localization",
-    "sensitivity_max",
     "parameter_randomization",
     "forward_passes",
     "backward_passes",
