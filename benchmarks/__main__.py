@@ -1,7 +1,8 @@
 """Time and memory against named peers: ``python -m benchmarks`` writes the tables.
 
 Each number comes from a process of its own. What would take longer than ``--limit``
-seconds for one run, judged by the length before, is left out and shown as "-".
+seconds for one run, or more than ``--memory`` GiB, judged by the length before, is left
+out and shown as "-".
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +48,46 @@ def measure(what: str, name: str, length: int, options: Any) -> dict[str, float]
     return found
 
 
-def _expected_seconds(results: Results, name: str, length: int) -> float:
+def _expected(results: Results, key: str, name: str, length: int) -> float:
     """From the longest text measured so far; quadratic, to be on the safe side."""
-    known = [n for m, n in results if m == name and "seconds" in results[m, n]]
+    known = [n for subject, n in results if subject == name]
     if not known:
         return 0.0
     longest = max(known)
-    return results[name, longest]["seconds"] * (length / longest) ** 2
+    return results[name, longest][key] * (length / longest) ** 2
 
 
-def run(options: Any) -> Results:
-    results: Results = {}
+def load(path: Path | None) -> Results:
+    """What an earlier run has kept."""
+    if path is None or not path.exists():
+        return {}
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return {(name, length): found for name, length, found in kept}
+
+
+def keep(results: Results, path: Path) -> None:
+    kept = [[name, length, found] for (name, length), found in results.items()]
+    write_whole(path, json.dumps(kept, indent=1))
+
+
+def run(options: Any) -> Iterator[Results]:
+    """All that is measured so far, after each subject."""
+    results = load(options.keep)
     work = [(name, length) for length in options.lengths for name in options.subjects]
     for name, length in progress(work, desc="Measuring"):
-        if _expected_seconds(results, name, length) > options.limit:
+        if (name, length) in results:
+            continue
+        if _expected(results, "seconds", name, length) > options.limit:
+            continue
+        if _expected(results, "bytes", name, length) > options.memory * 2**30:
             continue
         time = measure("time", name, length, options)
         memory = measure("memory", name, length, options) if time else None
         if time and memory:
             results[name, length] = {**time, **memory}
-    return results
+            if options.keep is not None:
+                keep(results, options.keep)
+            yield results
 
 
 def _slope(results: Results, name: str, key: str) -> str:
@@ -124,9 +146,10 @@ def report(results: Results, options: Any) -> str:
         if peer != name and any(subject == name for subject, _ in results)
     ]
     parts = [
-        f"Measured on {machine} with {torch.get_num_threads()} threads of "
+        f"Measured on {machine}, {torch.get_num_threads()} thread(s) of "
         f"{os.cpu_count()} cores; {listed}. One text; columns: its length in tokens. "
-        f'"-": one run would take more than {options.limit:.0f} s.',
+        f'"-": not measured, or one run would take more than {options.limit:.0f} s '
+        f"or {options.memory:.0f} GiB.",
         _table(
             "Seconds", results, lengths, lambda _, f: f"{f['seconds']:.3g}", "seconds"
         ),
@@ -144,18 +167,22 @@ def report(results: Results, options: Any) -> str:
     return "\n\n".join(parts)
 
 
-def write(text: str, begin: str = BEGIN, end: str = END) -> None:
+def write(text: str) -> None:
     """Put the tables between the marks in README.md, all at once."""
     old = README.read_text(encoding="utf-8")
-    head, _, rest = old.partition(begin)
-    _, _, tail = rest.partition(end)
-    new = f"{head}{begin}\n\n{text}\n\n{end}{tail}"
+    head, _, rest = old.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    new = f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}"
+    write_whole(README, new)
+
+
+def write_whole(path: Path, text: str) -> None:
     with tempfile.NamedTemporaryFile(
-        "w", dir=README.parent, delete=False, encoding="utf-8"
+        "w", dir=path.parent, delete=False, encoding="utf-8"
     ) as file:
-        file.write(new)
+        file.write(text)
     os.chmod(file.name, 0o644)
-    os.replace(file.name, README)
+    os.replace(file.name, path)
 
 
 def main() -> None:
@@ -170,19 +197,27 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
-        "--budget", type=float, default=10.0, help="seconds for one timing"
+        "--budget", type=float, default=20.0, help="seconds for one timing"
     )
     parser.add_argument(
-        "--limit", type=float, default=60.0, help="longest single run, in seconds"
+        "--limit", type=float, default=200.0, help="longest single run, in seconds"
+    )
+    parser.add_argument(
+        "--memory", type=float, default=18.0, help="largest single run, in GiB"
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="file of results; what is in it is not done again"
     )
     parser.add_argument(
         "--print-only", action="store_true", help="do not write README.md"
     )
     options = parser.parse_args()
-    text = report(run(options), options)
+    text = ""
+    for results in run(options):  # what is killed keeps what it finished
+        text = report(results, options)
+        if not options.print_only:
+            write(text)
     print(text)
-    if not options.print_only:
-        write(text)
 
 
 if __name__ == "__main__":
