@@ -167,12 +167,12 @@ def report(results: Results, options: Any) -> str:
     return "\n\n".join(parts)
 
 
-def write(text: str) -> None:
+def write(text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put the tables between the marks in README.md, all at once."""
     old = README.read_text(encoding="utf-8")
-    head, _, rest = old.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    new = f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}"
+    head, _, rest = old.partition(begin)
+    _, _, tail = rest.partition(end)
+    new = f"{head}{begin}\n\n{text}\n\n{end}{tail}"
     write_whole(README, new)
 
 

@@ -2,9 +2,9 @@
 
 Time: the subject and its peer take turns, so that whatever else the machine does
 falls on both; the ratio is the median over the turns. With one thread on the CPU it is
-the processor's time, in which waiting for other programs does not count. Memory: the highest resident
-size during one run, above what the process held before (Linux), or the allocator's
-peak on a GPU.
+the processor's time, in which waiting for other programs does not count. Memory: the
+highest resident size during one run, above what the process held before (Linux), or the
+allocator's peak on a GPU.
 """
 
 from __future__ import annotations
