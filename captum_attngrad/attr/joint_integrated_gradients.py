@@ -56,8 +56,9 @@ class JointIntegratedGradients(AttentionGradientAttribution):
 
     It was found in a search for scores that need few steps: on a six-layer BERT that
     classifies movie reviews three steps of it were better than fifty of Integrated
-    Gradients in comprehensiveness, agreement with leave-one-out and polarity, and no
-    worse in sufficiency; on an LSTM with one attention layer it was about equal.
+    Gradients in comprehensiveness, agreement with leave-one-out and polarity, and could
+    not be told apart in sufficiency; on an LSTM with one attention layer they were
+    about equal.
     ``benchmarks/search`` has the numbers, with intervals. They are best for a score
     that does not saturate: explain :func:`~captum_attngrad.attr.log_odds` and not a
     probability.

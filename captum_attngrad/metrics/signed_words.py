@@ -47,7 +47,26 @@ def inhibitor_word_rise(
     return -positive_word_drop(p_full, p_removed, -attributions, attributable)
 
 
-class PositiveWords(ErasureMetric):
+class _WordsOfOneSign(ErasureMetric):
+    """Replaces the top-scored tokens, of those with positive scores."""
+
+    higher_is_better = True
+    value_range = (-1.0, 1.0)
+    best_value = 1.0
+    paper = (
+        "Chakraborty, Le, Gurram and Tomsett, Paying Attention to Attention for "
+        "Explanation; bins as in DeYoung et al. 2020"
+    )
+
+    def __init__(self, bins: Sequence[float] = DEFAULT_BINS) -> None:
+        self.bins = check_fractions(bins)
+
+    def removed(self, attributions: Tensor, attributable: Tensor) -> Tensor:
+        top = top_token_masks(attributions, attributable, self.bins)
+        return top & (attributions > 0).unsqueeze(1)
+
+
+class PositiveWords(_WordsOfOneSign):
     r"""
     Positive-word test: drop of the explained class's probability when the top-scored
     tokens *with positive scores* are replaced.
@@ -70,25 +89,11 @@ class PositiveWords(ErasureMetric):
     """
 
     name = "positive_words"
-    higher_is_better = True
-    value_range = (-1.0, 1.0)
-    best_value = 1.0
-    paper = (
-        "Chakraborty, Le, Gurram and Tomsett, Paying Attention to Attention for "
-        "Explanation; bins as in DeYoung et al. 2020"
-    )
     description = (
         "drop of the explained class's probability when the most positive tokens are "
         "replaced, mean over the bins"
     )
     undefined = "no positive words named"
-
-    def __init__(self, bins: Sequence[float] = DEFAULT_BINS) -> None:
-        self.bins = check_fractions(bins)
-
-    def removed(self, attributions: Tensor, attributable: Tensor) -> Tensor:
-        top = top_token_masks(attributions, attributable, self.bins)
-        return top & (attributions > 0).unsqueeze(1)
 
     def value(
         self,
@@ -100,7 +105,7 @@ class PositiveWords(ErasureMetric):
         return positive_word_drop(full.p, removed.p, attributions, attributable)
 
 
-class InhibitorWords(ErasureMetric):
+class InhibitorWords(_WordsOfOneSign):
     r"""
     Inhibitor-word test: rise of the explained class's probability when the tokens with
     the most negative scores are replaced.
@@ -122,25 +127,14 @@ class InhibitorWords(ErasureMetric):
     """
 
     name = "inhibitor_words"
-    higher_is_better = True
-    value_range = (-1.0, 1.0)
-    best_value = 1.0
-    paper = (
-        "Chakraborty, Le, Gurram and Tomsett, Paying Attention to Attention for "
-        "Explanation; bins as in DeYoung et al. 2020"
-    )
     description = (
         "rise of the explained class's probability when the most negative tokens are "
         "replaced, mean over the bins"
     )
     undefined = "no inhibitors named"
 
-    def __init__(self, bins: Sequence[float] = DEFAULT_BINS) -> None:
-        self.bins = check_fractions(bins)
-
     def removed(self, attributions: Tensor, attributable: Tensor) -> Tensor:
-        bottom = top_token_masks(-attributions, attributable, self.bins)
-        return bottom & (attributions < 0).unsqueeze(1)
+        return super().removed(-attributions, attributable)
 
     def value(
         self,
