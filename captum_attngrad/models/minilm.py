@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from captum_attngrad._cache import PathLike, resolve_root, write_atomically
-from captum_attngrad.datasets import MovieReview, MovieReviewSnippets
+from captum_attngrad._cache import PathLike, resolve_root
+from captum_attngrad.datasets import MovieReview
 from captum_attngrad.models._finetuning import (
     FinetuningSettings,
     build_classifier,
@@ -22,7 +21,9 @@ from captum_attngrad.models._finetuning import (
     finetune,
     load_pretrained_body,
 )
+from captum_attngrad.models._kept import load_or_train
 from captum_attngrad.models._minilm_package import SHA256, require_extra
+from captum_attngrad.models._review_splits import review_splits
 from captum_attngrad.models._training import own_torch_state
 
 if TYPE_CHECKING:
@@ -164,39 +165,23 @@ def finetuned_minilm(
         weight_decay=weight_decay,
     )
     path = resolve_root(root, "models") / _file_name(settings)
-    if path.exists() and not retrain:
-        kept = path.read_bytes()
-        try:
-            with own_torch_state(seed):
-                return _load(kept, path, settings)
-        except Exception as error:  # damaged content can fail in any way
-            # A broken installation is not the kept file's fault.
-            build_tokenizer()
-            warnings.warn(
-                f"The kept model {str(path)!r} cannot be used ({type(error).__name__}: "
-                f"{error!s:.200}). It is fine-tuned again and replaced.",
-                stacklevel=2,
-            )
-    splits = {}
-    for split in ("train", "validation", "test"):
-        splits[split] = list(
-            MovieReviewSnippets(
-                data_root, split, download=download, min_abs_rating=min_abs_rating
-            )
-        )
-        if not splits[split]:
-            raise ValueError(
-                f"min_abs_rating={min_abs_rating} leaves no sentences in the {split} "
-                "split. Ratings go from -4 to 4; choose a smaller value."
-            )
+    # Before the kept file is read: a broken installation is not that file's fault.
+    tokenizer = build_tokenizer()
     threads = torch.get_num_threads()
-    with own_torch_state(seed):
-        # Large enough to be worth the caller's threads, which own_torch_state brings
-        # back at its end.
-        torch.set_num_threads(threads)
-        content = _finetune(splits, settings, show_progress)
-        write_atomically(path, content)
-        return _load(content, path, settings)
+
+    def train() -> bytes:
+        splits = review_splits(data_root, download, min_abs_rating)
+        with own_torch_state(seed):
+            # Large enough to be worth the caller's threads, which own_torch_state
+            # brings back at its end.
+            torch.set_num_threads(threads)
+            return _finetune(splits, tokenizer, settings, show_progress)
+
+    def load(kept: bytes) -> FinetunedMiniLM:
+        with own_torch_state(seed):
+            return _load(kept, path, tokenizer, settings)
+
+    return load_or_train(path, load, train, retrain)
 
 
 def _file_name(settings: FinetuningSettings) -> str:
@@ -211,6 +196,7 @@ def _identity(settings: FinetuningSettings) -> dict[str, object]:
 
 def _finetune(
     splits: dict[str, list[MovieReview]],
+    tokenizer: PreTrainedTokenizerFast,
     settings: FinetuningSettings,
     show_progress: bool,
 ) -> bytes:
@@ -218,7 +204,6 @@ def _finetune(
     from safetensors.torch import save
 
     start = time.perf_counter()
-    tokenizer = build_tokenizer()
     model = build_classifier()
     load_pretrained_body(model)
     finetune(model, tokenizer, splits["train"], settings, show_progress)
@@ -235,7 +220,12 @@ def _finetune(
     return content
 
 
-def _load(kept: bytes, path: Path, settings: FinetuningSettings) -> FinetunedMiniLM:
+def _load(
+    kept: bytes,
+    path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: FinetuningSettings,
+) -> FinetunedMiniLM:
     from safetensors.torch import load
 
     # A safetensors file starts with the length of its header, which is JSON.
@@ -247,7 +237,7 @@ def _load(kept: bytes, path: Path, settings: FinetuningSettings) -> FinetunedMin
     model.load_state_dict(load(kept))
     return FinetunedMiniLM(
         model=model.eval(),
-        tokenizer=build_tokenizer(),
+        tokenizer=tokenizer,
         test_accuracy=about["test_accuracy"],
         validation_accuracy=about["validation_accuracy"],
         training_seconds=about["training_seconds"],

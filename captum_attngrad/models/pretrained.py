@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captum_attngrad._cache import PathLike, resolve_root
-from captum_attngrad.datasets import MovieReview, MovieReviewSnippets
+from captum_attngrad.datasets import MovieReview
 from captum_attngrad.models._kept import file_name, load_or_train, pack, unpack
+from captum_attngrad.models._review_splits import review_splits
 from captum_attngrad.models._training import (
     UNKNOWN,
     Settings,
@@ -163,7 +164,7 @@ def trained_lstm(
     )
 
     def train_on_data() -> bytes:
-        splits = _splits(data_root, download, min_abs_rating)
+        splits = review_splits(data_root, download, min_abs_rating)
         with own_torch_state(seed):
             return _train(splits, settings, show_progress)
 
@@ -172,24 +173,6 @@ def trained_lstm(
             return _load(kept, path, settings)
 
     return load_or_train(path, load, train_on_data, retrain)
-
-
-def _splits(
-    data_root: PathLike | None, download: bool, min_abs_rating: float
-) -> dict[str, list[MovieReview]]:
-    splits = {}
-    for split in ("train", "validation", "test"):
-        splits[split] = list(
-            MovieReviewSnippets(
-                data_root, split, download=download, min_abs_rating=min_abs_rating
-            )
-        )
-        if not splits[split]:
-            raise ValueError(
-                f"min_abs_rating={min_abs_rating} leaves no sentences in the {split} "
-                "split. Ratings go from -4 to 4; choose a smaller value."
-            )
-    return splits
 
 
 def _train(

@@ -154,7 +154,7 @@ def test_a_damaged_file_is_reported_and_replaced(
             "other settings": good.replace(rb"\"seed\": 0", rb"\"seed\": 7"),
         }[damage]
     )
-    with pytest.warns(UserWarning, match=r"cannot be used.*fine-tuned again") as caught:
+    with pytest.warns(UserWarning, match=r"cannot be used.*trained again") as caught:
         again = finetuned_minilm(tmp_path, data_root=data_root, **SMALL)
     assert str(path) in str(caught[0].message)
     assert caught[0].filename == __file__
