@@ -92,7 +92,8 @@ class AttentionAttribution(LayerAttribution):
             *_format_inputs(inputs),
             *(_format_additional_forward_args(additional_forward_args) or ()),
         )
-        modules = [forward_func] if isinstance(forward_func, Module) else layers
+        tops = [forward_func] if isinstance(forward_func, Module) else layers
+        modules = [module for top in tops for module in top.modules()]
         with gradients_allowed(modules), not_compiled(modules):
             yield layers, usable(arguments)
 
@@ -104,7 +105,10 @@ class AttentionAttribution(LayerAttribution):
         value_gradients: bool = False,
         lazy: bool = False,
         factors: Factors | None = None,
+        backward_passes: bool = False,
     ) -> Recorder:
+        """``backward_passes``: there will be several of them, or one with a batch of
+        cotangents."""
         forward_func = uncompiled(self.forward_func)
         return Recorder(
             layers,
@@ -112,6 +116,7 @@ class AttentionAttribution(LayerAttribution):
             batch_size=len(arguments[0]),
             value_gradients=value_gradients,
             start_graph=lazy,
+            skip_unused_rows=not backward_passes,
             factors=factors,
         )
 

@@ -79,7 +79,9 @@ class PerOutputAttribution(AttentionGradientAttribution):
         outputs: int,
     ) -> tuple[Recorder, Tensor, Seen]:
         def forward(lazy: bool) -> tuple[Recorder, Tensor, Seen]:
-            recorder = self._recorder(modules, arguments, lazy=lazy)
+            recorder = self._recorder(
+                modules, arguments, lazy=lazy, backward_passes=True
+            )
             switch, parts = Switch(), OutputParts(outputs)
             with (
                 torch.set_grad_enabled(not lazy),

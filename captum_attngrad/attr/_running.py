@@ -23,11 +23,10 @@ def uncompiled(forward_func: Any) -> Any:
 
 @contextlib.contextmanager
 def not_compiled(modules: list[Module]) -> Iterator[None]:
-    """Run modules that are compiled in place, or inside others, as plain Python."""
+    """Run those of the modules that are compiled as plain Python."""
     compiled = [
         module
-        for top in modules
-        for module in top.modules()
+        for module in modules
         if hasattr(module, "_orig_mod")
         or getattr(module, "_compiled_call_impl", None) is not None
     ]
@@ -50,11 +49,13 @@ def gradients_allowed(modules: list[Module]) -> Iterator[None]:
     """Gradients can be taken, also inside the caller's no_grad or inference_mode."""
     with torch.inference_mode(False), torch.enable_grad():
         for module in modules:
-            for name, parameter in module.named_parameters():
-                if parameter.is_inference():
+            # named_parameters() takes a good part of a small model's forward pass.
+            for name, parameter in module._parameters.items():
+                if parameter is not None and parameter.is_inference():
                     raise RuntimeError(
-                        f"The parameter {name!r} was created inside "
-                        "torch.inference_mode(), and autograd refuses such tensors. "
+                        f"The parameter {name!r} of {type(module).__name__} was "
+                        "created inside torch.inference_mode(), and autograd refuses "
+                        "such tensors. "
                         "Build (or load) the model outside inference_mode; calling "
                         "attribute inside it is fine."
                     )

@@ -20,6 +20,7 @@ from captum_attngrad.capture._kernels import Kernel, KernelCall
 from captum_attngrad.capture._layout import scale_examples
 from captum_attngrad.capture._masks import forbidden_scores
 from captum_attngrad.capture._multihead import open_multi_head_attention_forward
+from captum_attngrad.capture._unused_rows import attend_skipping_unused
 from captum_attngrad.capture._written_out import SOFTMAX, Softmax, WrittenOutAttention
 from captum_attngrad.capture.calls import (
     AttentionCall,
@@ -43,6 +44,8 @@ class AttentionMode(TorchFunctionMode):
         start_graph (bool): switch autograd on at the first attention call (the
             caller has switched it off for what comes before).
         allow_dropout (bool): whether attention dropout may be active.
+        skip_unused_rows (bool): leave queries that nothing used out of the backward
+            pass of fused calls, which can run only once then.
         factors (Mapping[int, Tensor], optional): what to multiply the attention weights
             of some calls with, ``(examples,)`` or ``(1,)`` for each call's ``place``.
             A scaled call records its weights as they were, and the gradient with
@@ -56,6 +59,7 @@ class AttentionMode(TorchFunctionMode):
         value_gradients: bool = True,
         start_graph: bool = False,
         allow_dropout: bool = False,
+        skip_unused_rows: bool = False,
         factors: Mapping[int, Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -65,6 +69,7 @@ class AttentionMode(TorchFunctionMode):
         self._value_gradients = value_gradients
         self._start_graph = start_graph
         self._allow_dropout = allow_dropout
+        self._skip_unused_rows = skip_unused_rows
         self._factors = factors or {}
         self._places = 0
         self._written_out = WrittenOutAttention()
@@ -160,15 +165,20 @@ class AttentionMode(TorchFunctionMode):
             # A tensor that only this call uses: its gradient is dv *through* it.
             weighed = _own(weighed)
             value_sources = (gradient_source(weighed),)
-        output = F.scaled_dot_product_attention(
-            query,
-            key,
-            weighed,
-            attn_mask=attn_mask,
-            dropout_p=dropout_p,
-            is_causal=is_causal,
-            scale=scale,
-        )
+        if self._skip_unused_rows and dropout_p == 0:
+            output = attend_skipping_unused(
+                query, key, weighed, attn_mask, is_causal, scale
+            )
+        else:
+            output = F.scaled_dot_product_attention(
+                query,
+                key,
+                weighed,
+                attn_mask=attn_mask,
+                dropout_p=dropout_p,
+                is_causal=is_causal,
+                scale=scale,
+            )
         returned = output
         if torch.is_grad_enabled():
             output, returned = _anchored(output)

@@ -182,7 +182,7 @@ class Recorder:
         layers (list of Module): the recorded layers (scopes).
         model (Module, optional): gives the modules their names.
         batch_size (int, optional): number of examples.
-        value_gradients, start_graph, allow_dropout, factors: see
+        value_gradients, start_graph, allow_dropout, skip_unused_rows, factors: see
             :class:`AttentionMode`.
     """
 
@@ -195,6 +195,7 @@ class Recorder:
         value_gradients: bool = True,
         start_graph: bool = False,
         allow_dropout: bool = False,
+        skip_unused_rows: bool = False,
         factors: Mapping[int, Tensor] | None = None,
     ) -> None:
         for layer in layers:
@@ -209,6 +210,7 @@ class Recorder:
             "value_gradients": value_gradients,
             "start_graph": start_graph,
             "allow_dropout": allow_dropout,
+            "skip_unused_rows": skip_unused_rows,
             "factors": factors,
         }
         self._state = _ThreadState()
