@@ -5,6 +5,7 @@ attention too.
 """
 
 from captum_attngrad.attr import (
+    AttentionDeepLift,
     AttentionGradient,
     AttentionRelevance,
     AttentionRollout,
@@ -178,6 +179,7 @@ __all__ = [
     "AttackedEmbeddings",
     "AttackedTexts",
     "AttentionCall",
+    "AttentionDeepLift",
     "AttentionGradient",
     "AttentionLSTMClassifier",
     "AttentionLayerInfo",

@@ -18,6 +18,7 @@ from benchmarks.search.methods import (
     FULL,
     Levels,
     Method,
+    attention_deep_lift,
     attention_gradient,
     from_masked_attention,
     gauss_legendre,
@@ -83,6 +84,8 @@ def methods(subject: str) -> list[Method]:
             "3 + 1 forward" if LEVELS[subject].attention else "3",
             with_and_without(LEVELS[subject]),
         ),
+        Method("slopes, attention held, log-odds", "1", attention_deep_lift(0)),
+        Method("AttentionDeepLift, log-odds", "3", attention_deep_lift(2)),
         Method(SHAPLEY, "25 forwards a token", shapley_value_sampling(25)),
     ]
 
@@ -116,9 +119,17 @@ def main() -> None:
         "--count", type=int, default=200, help="reviews, from the first"
     )
     parser.add_argument("--keep", type=Path, help="folder that keeps the scores")
-    parser.add_argument("--without-shapley", action="store_true", help="leave it out")
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="some of them (default: all)"
+    )
     parser.add_argument("--print-only", action="store_true", help="write no README.md")
     options = parser.parse_args()
+    chosen = methods(options.model)
+    if options.methods is not None:
+        unknown = {*options.methods, BASE} - {method.name for method in chosen}
+        if unknown:
+            parser.error(f"no such method: {', '.join(sorted(unknown))}")
+        chosen = [m for m in chosen if m.name in (*options.methods, BASE)]
     subject = SUBJECTS[options.model]()
     texts = load_texts(subject, options.split, options.count)
     keep = options.keep
@@ -127,9 +138,7 @@ def main() -> None:
     judge = Judge(subject, texts)
     values: dict[str, dict[str, Array]] = {}
     costs: dict[str, tuple[str, float]] = {}
-    for method in progress(methods(options.model), desc="Methods"):
-        if method.name == SHAPLEY and options.without_shapley:
-            continue
+    for method in progress(chosen, desc="Methods"):
         scores, seconds = scores_of(method, subject, texts, keep)
         values[method.name] = judge.judge(scores)
         costs[method.name] = (method.passes, seconds / texts.count)

@@ -10,6 +10,7 @@ import torch
 from captum.attr import ShapleyValueSampling
 from torch import Tensor
 
+import captum_attngrad
 from benchmarks.search.passes import (
     Reference,
     Score,
@@ -19,6 +20,7 @@ from benchmarks.search.passes import (
     run_point,
 )
 from benchmarks.search.subjects import Batch, Subject
+from captum_attngrad import AttentionDeepLift
 from captum_attngrad.metrics import top_token_masks
 
 Run = Callable[[Subject, Batch], Tensor]
@@ -232,6 +234,24 @@ def shuffled_levels(levels: tuple[float, ...], score: Score, seed: int = 0) -> R
             found = at_level(subject, batch, both, level, 1.0, score, None, False)
             total = total + found / len(levels)
         return total
+
+    return run
+
+
+def attention_deep_lift(joint_steps: int) -> Run:
+    """The library's own, of log-odds, from the masked text."""
+
+    def run(subject: Subject, batch: Batch) -> Tensor:
+        method = AttentionDeepLift(
+            lambda ids, mask: captum_attngrad.log_odds(subject.logits(ids, mask)),
+            subject.model,
+            embedding=subject.embedding(),
+        )
+        masked = batch.ids.masked_fill(batch.attributable, subject.replacement)
+        scores: Tensor = method.attribute(
+            batch.ids, masked, batch.target, batch.mask, joint_steps=joint_steps
+        )
+        return scores
 
     return run
 

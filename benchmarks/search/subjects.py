@@ -38,6 +38,7 @@ class Subject:
 
     name: str
     replacement: int
+    model: torch.nn.Module
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """Attributions built on attention weights and their gradients."""
 
 from captum_attngrad.attr._generation import GeneratedExplanation
+from captum_attngrad.attr.attention_deep_lift import AttentionDeepLift
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.attention_relevance import AttentionRelevance
 from captum_attngrad.attr.attention_rollout import AttentionRollout
@@ -17,6 +18,7 @@ from captum_attngrad.attr.llm_attention_gradient import LLMAttentionGradient
 from captum_attngrad.attr.sequence_attention_gradient import SequenceAttentionGradient
 
 __all__ = [
+    "AttentionDeepLift",
     "AttentionGradient",
     "AttentionRelevance",
     "AttentionRollout",

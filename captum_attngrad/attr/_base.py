@@ -28,6 +28,7 @@ from captum_attngrad.attr._target import (
     output_tensor,
     target_scores,
 )
+from captum_attngrad.capture._held import BothRuns
 from captum_attngrad.capture.find import find_attention_layers
 from captum_attngrad.capture.recorder import AttentionRecord, Recorder
 
@@ -105,6 +106,7 @@ class AttentionAttribution(LayerAttribution):
         value_gradients: bool = False,
         lazy: bool = False,
         factors: Factors | None = None,
+        held: Mapping[int, BothRuns] | None = None,
         backward_passes: bool = False,
     ) -> Recorder:
         """``backward_passes``: there will be several of them, or one with a batch of
@@ -118,6 +120,7 @@ class AttentionAttribution(LayerAttribution):
             start_graph=lazy,
             skip_unused_rows=not backward_passes,
             factors=factors,
+            held=held,
         )
 
     def _finished(

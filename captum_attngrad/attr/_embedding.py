@@ -11,6 +11,15 @@ from torch import Tensor
 from torch.nn import Module
 
 
+def check_embedding(embedding: Any) -> Module:
+    if not isinstance(embedding, Module):
+        raise TypeError(
+            "embedding must be the torch.nn.Module that turns tokens into vectors, "
+            f"got {type(embedding).__name__}: {embedding!r:.80}."
+        )
+    return embedding
+
+
 class Embeddings:
     """What one embedding layer gave in one forward pass, and was made to give."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_attngrad.attr._base import AttentionGradientAttribution, Factors, Inputs
-from captum_attngrad.attr._embedding import embeddings_of
+from captum_attngrad.attr._embedding import check_embedding, embeddings_of
 from captum_attngrad.attr._path import (
     Point,
     check_same_calls,
@@ -101,12 +101,7 @@ class JointIntegratedGradients(AttentionGradientAttribution):
                         Default: None
         """
         super().__init__(forward_func, layer, device_ids, loss_func=loss_func)
-        if not isinstance(embedding, Module):
-            raise TypeError(
-                "embedding must be the torch.nn.Module that turns tokens into vectors, "
-                f"got {type(embedding).__name__}: {embedding!r:.80}."
-            )
-        self._embedding = embedding
+        self._embedding = check_embedding(embedding)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -203,8 +198,7 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             for start, of in zip(starts, formatted, strict=True)
         )
         record, text, score = self._plain(formatted, target, additional_forward_args)
-        places = [call.place for call in record]
-        _check_keys(record, text)
+        check_keys_are_tokens(record, text)
         masked = self._plain(begin, target, additional_forward_args)[1]
         if masked.shape != text.shape:
             raise ValueError(
@@ -212,18 +206,18 @@ class JointIntegratedGradients(AttentionGradientAttribution):
                 f"the inputs of {tuple(text.shape)}: they must have the same tokens "
                 "and features."
             )
-        points = path_points(n_steps, method, None)
-        total: Tensor | None = None
-        bar: Any = progress if show_progress else NullProgress
-        chunks = in_chunks(points, len(text), internal_batch_size, replicas=False)
-        for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
-            arguments = repeated(formatted, target, additional_forward_args, len(chunk))
-            scores = self._at(chunk, places, text, masked, arguments)
-            total = scores if total is None else total + scores
-        assert total is not None
+        total = self._along(
+            path_points(n_steps, method, None),
+            (formatted, target, additional_forward_args),
+            record,
+            (masked, text),
+            internal_batch_size,
+            progress if show_progress else NullProgress,
+        )
         result = (total,) if isinstance(inputs, tuple) else total
         if not return_convergence_delta:
             return result
+        places = [call.place for call in record]
         without = scaled_with([Point(0.0, 0.0, None)], places, len(text))
         start = self._plain(begin, target, additional_forward_args, without)[2]
         return result, total.sum(dim=1) - (score - start).to(total)
@@ -252,6 +246,28 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             )
         return record, embeddings.given, score
 
+    def _along(
+        self,
+        points: list[Point],
+        arguments: tuple[Inputs, TargetType, object | None],
+        record: AttentionRecord,
+        ends: tuple[Tensor, Tensor],
+        internal_batch_size: int | None = None,
+        bar: Any = NullProgress,
+    ) -> Tensor:
+        """The sum over the points of a path between the embeddings ``ends``, for a
+        model whose attention calls are those of ``record``."""
+        masked, text = ends
+        places = [call.place for call in record]
+        total: Tensor | None = None
+        chunks = in_chunks(points, len(text), internal_batch_size, replicas=False)
+        for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
+            of_points = repeated(*arguments, len(chunk))
+            scores = self._at(chunk, places, text, masked, of_points)
+            total = scores if total is None else total + scores
+        assert total is not None
+        return total
+
     def _at(
         self,
         chunk: list[Point],
@@ -263,17 +279,16 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         """What these points of the path add to the scores, ``(batch, tokens)``."""
         inputs, target, additional_forward_args = of_points
         change = text - masked
-        vectors = torch.cat([masked + point.factor * change for point in chunk])
-        vectors.requires_grad_()
         factors = scaled_with(chunk, places, len(text))
-        with (
-            self._running(inputs, additional_forward_args) as (layers, arguments),
-            embeddings_of(uncompiled(self._embedding), put_in=vectors),
-        ):
+        with self._running(inputs, additional_forward_args) as (layers, arguments):
+            # Made in here, where inference_mode is off: its tensors take no gradients.
+            vectors = torch.cat([masked + point.factor * change for point in chunk])
+            vectors.requires_grad_()
             recorder = self._recorder(
                 layers, arguments, value_gradients=True, factors=factors
             )
-            score = self._score(recorder, arguments, target)
+            with embeddings_of(uncompiled(self._embedding), put_in=vectors):
+                score = self._score(recorder, arguments, target)
             record = self._finished(recorder, layers, arguments)
             (gradient,) = record.compute_gradients(score, [vectors])
         check_same_calls(record, places)
@@ -320,7 +335,7 @@ def log_odds(logits: Tensor) -> Tensor:
     return logits - others
 
 
-def _check_keys(record: AttentionRecord, text: Tensor) -> None:
+def check_keys_are_tokens(record: AttentionRecord, text: Tensor) -> None:
     for call in record:
         if call.key_length != text.shape[1]:
             raise ValueError(

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 
+from captum_attngrad.capture._anchors import anchored, gradient_source, own
+from captum_attngrad.capture._held import BothRuns, held_output, held_weights
 from captum_attngrad.capture._interfaces import (
     flex_kernel,
     registry_kernel,
@@ -20,13 +22,12 @@ from captum_attngrad.capture._kernels import Kernel, KernelCall
 from captum_attngrad.capture._layout import scale_examples
 from captum_attngrad.capture._masks import forbidden_scores
 from captum_attngrad.capture._multihead import open_multi_head_attention_forward
+from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture._unused_rows import attend_skipping_unused
 from captum_attngrad.capture._written_out import SOFTMAX, Softmax, WrittenOutAttention
 from captum_attngrad.capture.calls import (
     AttentionCall,
     FusedCall,
-    SoftmaxCall,
-    gradient_source,
 )
 
 # How transformers calls the functions of its registry.
@@ -50,6 +51,9 @@ class AttentionMode(TorchFunctionMode):
             of some calls with, ``(examples,)`` or ``(1,)`` for each call's ``place``.
             A scaled call records its weights as they were, and the gradient with
             respect to the scaled ones.
+        held (Mapping[int, BothRuns], optional): calls of two other runs, by their
+            ``place``. The weights of these calls are constants, the mean of those
+            runs, and nothing is recorded of them.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class AttentionMode(TorchFunctionMode):
         allow_dropout: bool = False,
         skip_unused_rows: bool = False,
         factors: Mapping[int, Tensor] | None = None,
+        held: Mapping[int, BothRuns] | None = None,
     ) -> None:
         super().__init__()
         self._calls = 0
@@ -71,6 +76,7 @@ class AttentionMode(TorchFunctionMode):
         self._allow_dropout = allow_dropout
         self._skip_unused_rows = skip_unused_rows
         self._factors = factors or {}
+        self._held = held or {}
         self._places = 0
         self._written_out = WrittenOutAttention()
 
@@ -153,6 +159,8 @@ class AttentionMode(TorchFunctionMode):
             for t in (query, key, value)
         )
         place = self._next_place()
+        if place in self._held:
+            return held_output(self._held[place], value)
         weighed = value
         if place in self._factors:
             # (alpha A) v = A (alpha v): the kernel can stay.
@@ -163,7 +171,7 @@ class AttentionMode(TorchFunctionMode):
         value_sources: tuple[Any, ...] = ()
         if self._value_gradients and torch.is_grad_enabled():
             # A tensor that only this call uses: its gradient is dv *through* it.
-            weighed = _own(weighed)
+            weighed = own(weighed)
             value_sources = (gradient_source(weighed),)
         if self._skip_unused_rows and dropout_p == 0:
             output = attend_skipping_unused(
@@ -181,7 +189,7 @@ class AttentionMode(TorchFunctionMode):
             )
         returned = output
         if torch.is_grad_enabled():
-            output, returned = _anchored(output)
+            output, returned = anchored(output)
             sources = (gradient_source(output), *value_sources)
         call = FusedCall(
             *self._where(),
@@ -280,20 +288,20 @@ class AttentionMode(TorchFunctionMode):
             torch.set_grad_enabled(True)
         place = self._next_place()
         scaled = place in self._factors
-        own = value
+        weighed = value
         if scaled:
-            own = scale_examples(value, self._factors[place], (0,), False)
+            weighed = scale_examples(value, self._factors[place], (0,), False)
         sources: tuple[Any, ...] = ()
         record_value = self._value_gradients and torch.is_grad_enabled()
         if record_value:
-            own = _own(own)
-        output, others = run(own)
+            weighed = own(weighed)
+        output, others = run(weighed)
         kernel = describe()
         if kernel is None:
             return output, others
         returned = output
         if torch.is_grad_enabled():
-            if own.requires_grad and not output.requires_grad:
+            if weighed.requires_grad and not output.requires_grad:
                 raise RuntimeError(
                     f"The attention kernel {kernel.name!r} of layer "
                     f"{self._where()[0]!r} has no backward pass, so nothing that "
@@ -301,10 +309,10 @@ class AttentionMode(TorchFunctionMode):
                     "implementation (Hugging Face: "
                     "model.set_attn_implementation('sdpa'))."
                 )
-            output, returned = _anchored(output)
+            output, returned = anchored(output)
             sources = (gradient_source(output),)
             if record_value:
-                sources = (*sources, gradient_source(own))
+                sources = (*sources, gradient_source(weighed))
         call = KernelCall(
             *self._where(),
             query,
@@ -331,6 +339,8 @@ class AttentionMode(TorchFunctionMode):
         if dim is None or not scores.dim() or isinstance(dim, str):
             return weights
         place = self._next_place()
+        if place in self._held:
+            return held_weights(self._held[place])
         scaled = weights
         if place in self._factors:
             dims = [d for d in range(weights.dim()) if d != dim % weights.dim()]
@@ -338,7 +348,7 @@ class AttentionMode(TorchFunctionMode):
             scaled = scale_examples(weights, factor, dims, weights.dim() == 3)
         returned, source = scaled, None
         if torch.is_grad_enabled():
-            scaled, returned = _anchored(scaled)
+            scaled, returned = anchored(scaled)
             source = gradient_source(scaled)
         softmax = Softmax(
             weights.detach(),
@@ -376,20 +386,3 @@ class AttentionMode(TorchFunctionMode):
             f"Attention dropout is active in layer {self._where()[0]!r}: the attention "
             "weights that are explained would be random. Call model.eval() first."
         )
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """A tensor with the same data that takes gradients and is used nowhere else."""
-    if tensor.requires_grad:
-        return tensor.view_as(tensor)
-    return tensor.detach().requires_grad_()
-
-
-def _anchored(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """``(anchor, what the model gets)``: autograd can find the anchor's gradient also
-    where nothing below it takes gradients (a frozen model)."""
-    if tensor.requires_grad:
-        return tensor, tensor
-    anchor = tensor.detach().requires_grad_()
-    # A copy, since a leaf (or a view of one) must not be changed in place.
-    return anchor, anchor.clone()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture.calls import SoftmaxCall
+from captum_attngrad.capture._softmax_call import SoftmaxCall
 
 SOFTMAX = frozenset({"softmax", "_softmax"})
 _ELEMENTWISE = frozenset(

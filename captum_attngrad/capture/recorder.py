@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList
 from torch.utils.hooks import RemovableHandle
 
+from captum_attngrad.capture._held import BothRuns
 from captum_attngrad.capture._interfaces import interfaces
 from captum_attngrad.capture._layout import find_batch
 from captum_attngrad.capture._mode import AttentionMode
@@ -182,8 +183,8 @@ class Recorder:
         layers (list of Module): the recorded layers (scopes).
         model (Module, optional): gives the modules their names.
         batch_size (int, optional): number of examples.
-        value_gradients, start_graph, allow_dropout, skip_unused_rows, factors: see
-            :class:`AttentionMode`.
+        value_gradients, start_graph, allow_dropout, skip_unused_rows, factors, held:
+            see :class:`AttentionMode`.
     """
 
     def __init__(
@@ -197,6 +198,7 @@ class Recorder:
         allow_dropout: bool = False,
         skip_unused_rows: bool = False,
         factors: Mapping[int, Tensor] | None = None,
+        held: Mapping[int, BothRuns] | None = None,
     ) -> None:
         for layer in layers:
             _check_layer(layer)
@@ -212,6 +214,7 @@ class Recorder:
             "allow_dropout": allow_dropout,
             "skip_unused_rows": skip_unused_rows,
             "factors": factors,
+            "held": held,
         }
         self._state = _ThreadState()
         self._lock = threading.Lock()

@@ -27,6 +27,7 @@ BUILT_IN = (
     "attention_x_gradient_centred",
     "integrated_attention_gradient",
     "joint_integrated_gradients",
+    "attention_deep_lift",
     "attention_weights",
     "attention_rollout",
     "attention_relevance",

@@ -9,6 +9,7 @@ from captum.attr import Attribution
 from torch import Tensor
 
 from captum_attngrad.attr import (
+    AttentionDeepLift,
     AttentionGradient,
     AttentionRelevance,
     AttentionRollout,
@@ -51,8 +52,15 @@ def _integrated(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tens
     return scores
 
 
-def _joint(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
-    method = JointIntegratedGradients(
+def _from_replaced(
+    kind: type[JointIntegratedGradients] | type[AttentionDeepLift],
+    text_model: TextModel,
+    batch: TextBatch,
+    target: Tensor,
+    **options: int,
+) -> Tensor:
+    """Scores of the log-odds, from the text with every token replaced."""
+    method = kind(
         lambda ids, mask: log_odds(text_model.logits(ids, mask)),
         text_model.attention,
         embedding=text_model.embedding,
@@ -64,10 +72,20 @@ def _joint(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
             masked,
             target,
             additional_forward_args=(batch.attention_mask,),
-            n_steps=JOINT_STEPS,
-            internal_batch_size=max(ROWS_WITH_GRADIENTS, len(batch)),
+            **options,
         )
     return scores
+
+
+def _joint(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
+    return _from_replaced(
+        JointIntegratedGradients,
+        text_model,
+        batch,
+        target,
+        n_steps=JOINT_STEPS,
+        internal_batch_size=max(ROWS_WITH_GRADIENTS, len(batch)),
+    )
 
 
 def _without_padding(
@@ -133,6 +151,13 @@ METHODS = (
         _joint,
         f"JointIntegratedGradients of the log-odds, {JOINT_STEPS} steps from the "
         "replaced tokens without attention to the text with its full attention",
+    ),
+    Method(
+        "attention_deep_lift",
+        partial(_from_replaced, AttentionDeepLift),
+        "AttentionDeepLift of the log-odds, from the replaced tokens: the mean of "
+        "slopes with attention held and of two steps of JointIntegratedGradients",
+        default=False,
     ),
     Method(
         "attention_weights",

@@ -1,0 +1,254 @@
+r"""DeepLIFT for models with attention, averaged with joint integrated gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from captum._utils.common import _format_inputs
+from captum._utils.typing import BaselineType, TargetType
+from captum.attr._utils.common import _format_input_baseline
+from captum.log import log_usage
+from torch import Tensor
+from torch.nn import Module
+
+from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
+from captum_attngrad.attr._embedding import check_embedding, embeddings_of
+from captum_attngrad.attr._path import path_points
+from captum_attngrad.attr._running import uncompiled
+from captum_attngrad.attr._secants import Secants
+from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.attr.joint_integrated_gradients import (
+    JointIntegratedGradients,
+    check_keys_are_tokens,
+)
+from captum_attngrad.capture._held import BothRuns
+from captum_attngrad.capture._softmax_call import SoftmaxCall
+from captum_attngrad.capture.calls import FusedCall
+from captum_attngrad.capture.recorder import AttentionRecord
+
+
+class AttentionDeepLift(AttentionGradientAttribution):
+    r"""
+    What each token contributes to the difference from a baseline: by its own vector,
+    carried upwards through attention weights that are held, and by being attended to.
+
+    Two attributions, and their mean. The first is DeepLIFT (Shrikumar et al. 2017):
+    the model runs on the baseline and on the input, and a backward pass takes, in the
+    place of each derivative, the slope between the two runs,
+
+    .. math::
+        R_k = (e_k - m_k) \cdot \sum_{\text{paths}} \prod_{\text{operations}}
+        \frac{\Delta y}{\Delta x} ,
+
+    with :math:`e_k` and :math:`m_k` the embeddings of the input and of the baseline.
+    LayerNorm and RMSNorm are taken apart into products, powers and means; a product
+    :math:`a\,b` has the slopes :math:`(b_0 + b_1)/2` and :math:`(a_0 + a_1)/2`; and the
+    attention weights are constants, :math:`(A_0 + A_1)/2`, so that :math:`R` is what
+    the words carry, and not how they move attention. The second is
+    :class:`JointIntegratedGradients`, which has the attention's share.
+
+    It was found in a search for scores that need few passes; ``benchmarks/search`` has
+    the numbers. As there, explain :func:`~captum_attngrad.attr.log_odds` and not a
+    probability.
+
+    Cost: three forward passes and a backward pass, and one of each for each of the
+    ``joint_steps``; with the default of two, three backward passes in all. The input
+    of every operation that has a slope is kept, as in a forward pass of training. Fused
+    attention stays fused. When not to use it: where baselines mean nothing to the
+    model; where completeness is needed (the share of held weights is not in :math:`R`);
+    and on recurrent networks, whose kernels (``nn.LSTM``) have no slopes and keep their
+    derivative: :class:`JointIntegratedGradients` is better there. The same holds for
+    max-pooling and for a softmax that is no attention.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: Module | list[Module] | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        embedding: Module,
+        loss_func: LossFunction | None = None,
+    ) -> None:
+        r"""
+        Args:
+
+            forward_func (Callable or torch.nn.Module): The model, or any function
+                        that runs it, as for :class:`AttentionGradient`.
+            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
+                        whose attention weights are held, as for
+                        :class:`AttentionGradient`. Their keys must be the tokens
+                        (with ``joint_steps=0`` they need not be).
+                        Default: None, every attention layer in ``forward_func``,
+                        which must be a Module then
+            device_ids (list[int], optional): Device ID list, as for
+                        :class:`AttentionGradient`. Replicas on several devices are
+                        not supported.
+                        Default: None
+            embedding (torch.nn.Module): The module that turns tokens into vectors
+                        ``(batch, tokens, features)``, called once in a forward pass,
+                        such as ``model.get_input_embeddings()`` of Hugging Face.
+            loss_func (Callable, optional): Explain minus this loss, as for
+                        :class:`AttentionGradient`.
+                        Default: None
+        """
+        super().__init__(forward_func, layer, device_ids, loss_func=loss_func)
+        self._embedding = check_embedding(embedding)
+        self._joint = JointIntegratedGradients(
+            forward_func, layer, device_ids, embedding=embedding, loss_func=loss_func
+        )
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: slopes are multiplied by what changes between the two runs."""
+        return True
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Inputs,
+        baselines: BaselineType = None,
+        target: TargetType = None,
+        additional_forward_args: object | None = None,
+        *,
+        joint_steps: int = 2,
+    ) -> Tensor | tuple[Tensor]:
+        r"""
+        Args:
+
+            inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
+                        computed, batch first, as for
+                        :meth:`AttentionGradient.attribute`.
+            baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What the
+                        input is compared with, in the forms that Captum's DeepLift
+                        takes. For tokens, as a rule, the input with every token but
+                        the special ones replaced by the mask token.
+                        Default: None, zeros
+            target (int, tuple, Tensor, or list, optional): Output index, as for
+                        :meth:`AttentionGradient.attribute`.
+                        Default: None
+            additional_forward_args (Any, optional): Further arguments of
+                        forward_func, one argument or a tuple; the same for inputs and
+                        baselines.
+                        Default: None
+            joint_steps (int, optional): ``n_steps`` of the
+                        :class:`JointIntegratedGradients` that the slopes' scores are
+                        averaged with. 0: the slopes' scores alone.
+                        Default: 2
+
+        Returns:
+            *Tensor* or *tuple[Tensor]* of **attributions**:
+            - **attributions** (*Tensor* or *tuple[Tensor]*):
+                        ``(batch, tokens)``, in units of the score. Positive: the
+                        token raises the score. If ``inputs`` is a tuple, a tuple with
+                        this one tensor.
+
+        Raises:
+            TypeError: ``embedding`` is no module.
+            ValueError: no attention in a layer; an embedding that is not called once;
+                        baselines of another shape; a target that is missing or out of
+                        range; negative ``joint_steps``.
+            RuntimeError: the model does other operations on the baselines than on the
+                        inputs; an attention dropout is active.
+            NotImplementedError: replicas of the model on several devices; an attention
+                        kernel other than ``scaled_dot_product_attention``.
+
+        Examples::
+
+            >>> method = AttentionDeepLift(
+            ...     lambda ids: log_odds(model(ids).logits),
+            ...     model.bert.encoder,
+            ...     embedding=model.get_input_embeddings(),
+            ... )
+            >>> masked = input_ids.masked_fill(~special_tokens, tokenizer.mask_token_id)
+            >>> attributions = method.attribute(input_ids, masked, target=1)
+        """
+        if joint_steps != int(joint_steps) or joint_steps < 0:
+            raise ValueError(
+                f"joint_steps={joint_steps!r}: a whole number of at least 0 is needed."
+            )
+        formatted, starts = _format_input_baseline(_format_inputs(inputs), baselines)
+        begin = tuple(
+            start if isinstance(start, Tensor) else torch.full_like(of, start)
+            for start, of in zip(starts, formatted, strict=True)
+        )
+        given = formatted, target, additional_forward_args
+        secants = Secants()
+        with secants.noting():
+            before, masked = self._plain(begin, target, additional_forward_args)
+        with secants.comparing():
+            record, text = self._plain(*given)
+        if [call.place for call in before] != [call.place for call in record]:
+            raise RuntimeError(
+                f"The model made {len(record)} attention calls on the inputs and "
+                f"{len(before)} on the baselines, or in another order: it must make "
+                "the same for both."
+            )
+        held = {one.place: (one, two) for one, two in zip(before, record, strict=True)}
+        multipliers = self._multipliers(given, secants, held, text)
+        scores = (multipliers * (text - masked)).sum(dim=-1)
+        if joint_steps:
+            check_keys_are_tokens(record, text)
+            points = path_points(joint_steps, "gausslegendre", None)
+            joint = self._joint._along(points, given, record, (masked, text))
+            scores = (scores + joint) / 2
+        return (scores,) if isinstance(inputs, tuple) else scores
+
+    def _multipliers(
+        self,
+        given: tuple[Inputs, TargetType, object | None],
+        secants: Secants,
+        held: Mapping[int, BothRuns],
+        text: Tensor,
+    ) -> Tensor:
+        """What each number in the embeddings is multiplied with."""
+        inputs, target, additional_forward_args = given
+        with self._running(inputs, additional_forward_args) as (layers, arguments):
+            vectors = text.clone().requires_grad_()
+            recorder = self._recorder(layers, arguments, held=held)
+            with (
+                embeddings_of(uncompiled(self._embedding), put_in=vectors),
+                secants.applying(),
+            ):
+                score = self._score(recorder, arguments, target)
+            if not score.requires_grad:
+                raise RuntimeError(
+                    "The score does not depend on the embeddings: something was "
+                    "detached, or another output was chosen."
+                )
+            return torch.autograd.grad(score.sum(), vectors)[0]
+
+    def _plain(
+        self,
+        inputs: tuple[Tensor, ...],
+        target: TargetType,
+        additional_forward_args: object | None,
+    ) -> tuple[AttentionRecord, Tensor]:
+        """A forward pass without autograd: the attention calls and the embeddings."""
+        with (
+            self._running(inputs, additional_forward_args) as (layers, arguments),
+            embeddings_of(uncompiled(self._embedding)) as embeddings,
+        ):
+            recorder = self._recorder(layers, arguments)
+            with torch.no_grad():
+                self._score(recorder, arguments, target)
+            record = self._finished(recorder, layers, arguments)
+        _check_kinds(record)
+        return record, embeddings.given
+
+
+def _check_kinds(record: AttentionRecord) -> None:
+    if len(record.parts) > 1:
+        raise NotImplementedError(
+            "AttentionDeepLift cannot explain replicas of a model on several devices. "
+            "Pass the model itself (data_parallel.module)."
+        )
+    for call in record:
+        if type(call) not in (FusedCall, SoftmaxCall):
+            raise NotImplementedError(
+                f"Layer {call.layer!r} attends with {call.kind}, whose weights "
+                "AttentionDeepLift cannot hold. Use scaled_dot_product_attention "
+                "(Hugging Face: model.set_attn_implementation('sdpa'))."
+            )
