@@ -2,10 +2,10 @@
 
 The same model runs on a baseline and on an input. An operation ``y = f(x)`` on single
 numbers gets the multiplier ``(y1 - y0) / (x1 - x0)`` (the rescale rule of Shrikumar et
-al. 2017), a product ``a b`` the mean of the other factor in both runs, and LayerNorm
-and RMSNorm are taken apart into such operations. With these multipliers a backward
-pass splits the change of the output completely among the changes of the inputs.
-Operations that are none of these keep their derivative.
+al. 2017), a product ``a b`` the mean of the other factor in both runs, and LayerNorm,
+RMSNorm and recurrent networks are taken apart into such operations. With these
+multipliers a backward pass splits the change of the output completely among the changes
+of the inputs. Operations that are none of these keep their derivative.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from captum_attngrad.attr._recurrent import RECURRENT, written_out
 
 # By the names of torch's functions and methods; all act on each number by itself.
 _UNARY = frozenset(
@@ -143,6 +145,10 @@ class _Operations(TorchFunctionMode):
                 return (_layer_norm if name == "layer_norm" else _rms_norm)(
                     *args, **kwargs
                 )
+        if name in RECURRENT:
+            with self:
+                result = written_out(name, args)
+            return func(*args, **kwargs) if result is None else result
         number = 1 if name in _UNARY else 2
         if name not in _UNARY | _PRODUCT | _QUOTIENT or kwargs.get("out") is not None:
             return func(*args, **kwargs)

@@ -43,7 +43,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
         \frac{\Delta y}{\Delta x} ,
 
     with :math:`e_k` and :math:`m_k` the embeddings of the input and of the baseline.
-    LayerNorm and RMSNorm are taken apart into products, powers and means; a product
+    LayerNorm, RMSNorm and recurrent networks are taken apart; a product
     :math:`a\,b` has the slopes :math:`(b_0 + b_1)/2` and :math:`(a_0 + a_1)/2`; and the
     attention weights are constants, :math:`(A_0 + A_1)/2`, so that :math:`R` is what
     the words carry, and not how they move attention. The second is
@@ -56,11 +56,10 @@ class AttentionDeepLift(AttentionGradientAttribution):
     Cost: three forward passes and a backward pass, and one of each for each of the
     ``joint_steps``; with the default of two, three backward passes in all. The input
     of every operation that has a slope is kept, as in a forward pass of training. Fused
-    attention stays fused. When not to use it: where baselines mean nothing to the
-    model; where completeness is needed (the share of held weights is not in :math:`R`);
-    and on recurrent networks, whose kernels (``nn.LSTM``) have no slopes and keep their
-    derivative: :class:`JointIntegratedGradients` is better there. The same holds for
-    max-pooling and for a softmax that is no attention.
+    attention stays fused; recurrent networks run one position after the other. When not
+    to use it: where baselines mean nothing to the model, and where completeness is
+    needed (the share of the held weights is not in :math:`R`). Operations without a
+    slope, as max-pooling or a softmax that is no attention, keep their derivative.
     """
 
     def __init__(

@@ -12,9 +12,11 @@ from captum.attr import DeepLift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from captum_attngrad import AttentionDeepLift, JointIntegratedGradients, log_odds
 from captum_attngrad.attr._secants import Secants
+from captum_attngrad.models import AttentionLSTMClassifier
 from tests.attr.encoder import close
 from tests.attr.surroundings import Replicated, state, unchanged
 
@@ -386,9 +388,7 @@ def test_half_precision() -> None:
 
 
 def test_recurrent_model() -> None:
-    """Without slopes in the LSTM: still a score for each token, 0 for padding."""
-    from captum_attngrad.models import AttentionLSTMClassifier
-
+    """Complete but for the attention's share, and 0 for padding."""
     torch.manual_seed(0)
     model = AttentionLSTMClassifier(20, 2).double().eval()
     ids = torch.randint(1, 20, (2, 7))
@@ -402,7 +402,10 @@ def test_recurrent_model() -> None:
     scores = method.attribute(ids, 0, 1, mask)
     assert scores.shape == (2, 7)
     assert (scores[1, 4:] == 0).all()
-    assert scores[0].abs().min() > 0
+    nn.init.zeros_(model.attention.score.weight)  # all weights are equal now
+    with torch.no_grad():
+        due = log_odds(model(ids, mask)) - log_odds(model(torch.zeros_like(ids), mask))
+    close(method.attribute(ids, 0, 1, mask, joint_steps=0).sum(1), due[:, 1])
 
 
 class Deciding(Reader):
@@ -502,3 +505,66 @@ def test_hugging_face_is_complete_where_attention_does_not_change(
     found = method.attribute(ids, baselines, 1, joint_steps=0).sum(1)
     # Llama's norm works in float32 whatever the model's dtype is.
     torch.testing.assert_close(found, due, rtol=1e-6, atol=1e-6)
+
+
+RECURRENT = [
+    ("LSTM", {}),
+    ("LSTM", {"num_layers": 2, "bidirectional": True, "bias": False}),
+    ("LSTM", {"proj_size": 2, "bidirectional": True, "num_layers": 2}),
+    ("LSTM", {"proj_size": 2, "bias": False}),
+    ("GRU", {"num_layers": 2, "bidirectional": True}),
+    ("GRU", {"bias": False}),
+    ("RNN", {"nonlinearity": "tanh", "bidirectional": True}),
+    ("RNN", {"nonlinearity": "relu", "num_layers": 2, "dropout": 0.5}),
+]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(("kind", "options"), RECURRENT)
+def test_recurrent_networks_written_out(
+    kind: str, options: dict, batch_first: bool
+) -> None:
+    """The same numbers as torch's kernels, and complete slopes."""
+    torch.manual_seed(0)
+    network = getattr(nn, kind)(5, 4, batch_first=batch_first, **options)
+    network = network.double().eval()
+    one, zero = torch.randn(2, 3, 6, 5, dtype=torch.float64)
+    if not batch_first:
+        one, zero = one.transpose(0, 1), zero.transpose(0, 1)
+    lengths = torch.tensor([4, 6, 2])
+
+    def packed(x: Tensor) -> Tensor:
+        several = pack_padded_sequence(
+            x, lengths, batch_first=batch_first, enforce_sorted=False
+        )
+        output, last = network(several)
+        states = last if isinstance(last, tuple) else (last,)
+        return torch.cat([output.data.flatten(), *(s.flatten() for s in states)])
+
+    def padded(x: Tensor) -> Tensor:
+        output, last = network(x)
+        states = last if isinstance(last, tuple) else (last,)
+        return torch.cat([output.flatten(), *(s.flatten() for s in states)])
+
+    for run in (packed, padded):
+        with Secants().noting():
+            opened = run(one)
+        close(opened, run(one))
+        changes = slopes(run, one, zero) * (one - zero)
+        close(changes.sum(), (run(one) - run(zero)).sum())
+
+
+@pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_recurrent_cells(kind: str, bias: bool) -> None:
+    torch.manual_seed(0)
+    cell = getattr(nn, kind)(5, 4, bias=bias).double()
+    one, zero = torch.randn(2, 3, 5, dtype=torch.float64)
+
+    def run(x: Tensor) -> Tensor:
+        state = cell(x)
+        state = cell(x.flip(1), state)
+        return torch.cat(state) if isinstance(state, tuple) else state
+
+    changes = slopes(run, one, zero) * (one - zero)
+    close(changes.sum(), (run(one) - run(zero)).sum())
