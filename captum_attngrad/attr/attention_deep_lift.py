@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from captum._utils.common import _format_inputs
 from captum._utils.typing import BaselineType, TargetType
-from captum.attr._utils.common import _format_input_baseline
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
@@ -21,6 +19,7 @@ from captum_attngrad.attr._secants import Secants
 from captum_attngrad.attr._target import LossFunction
 from captum_attngrad.attr.joint_integrated_gradients import (
     JointIntegratedGradients,
+    both_ends,
     check_keys_are_tokens,
 )
 from captum_attngrad.capture._held import BothRuns
@@ -168,17 +167,14 @@ class AttentionDeepLift(AttentionGradientAttribution):
             raise ValueError(
                 f"joint_steps={joint_steps!r}: a whole number of at least 0 is needed."
             )
-        formatted, starts = _format_input_baseline(_format_inputs(inputs), baselines)
-        begin = tuple(
-            start if isinstance(start, Tensor) else torch.full_like(of, start)
-            for start, of in zip(starts, formatted, strict=True)
-        )
+        formatted, begin = both_ends(inputs, baselines)
         given = formatted, target, additional_forward_args
         secants = Secants()
         with secants.noting():
-            before, masked = self._plain(begin, target, additional_forward_args)
+            before, masked, _ = self._joint._plain(begin, *given[1:])
         with secants.comparing():
-            record, text = self._plain(*given)
+            record, text, _ = self._joint._plain(*given)
+        _check_kinds(record)
         if [call.place for call in before] != [call.place for call in record]:
             raise RuntimeError(
                 f"The model made {len(record)} attention calls on the inputs and "
@@ -219,31 +215,8 @@ class AttentionDeepLift(AttentionGradientAttribution):
                 )
             return torch.autograd.grad(score.sum(), vectors)[0]
 
-    def _plain(
-        self,
-        inputs: tuple[Tensor, ...],
-        target: TargetType,
-        additional_forward_args: object | None,
-    ) -> tuple[AttentionRecord, Tensor]:
-        """A forward pass without autograd: the attention calls and the embeddings."""
-        with (
-            self._running(inputs, additional_forward_args) as (layers, arguments),
-            embeddings_of(uncompiled(self._embedding)) as embeddings,
-        ):
-            recorder = self._recorder(layers, arguments)
-            with torch.no_grad():
-                self._score(recorder, arguments, target)
-            record = self._finished(recorder, layers, arguments)
-        _check_kinds(record)
-        return record, embeddings.given
-
 
 def _check_kinds(record: AttentionRecord) -> None:
-    if len(record.parts) > 1:
-        raise NotImplementedError(
-            "AttentionDeepLift cannot explain replicas of a model on several devices. "
-            "Pass the model itself (data_parallel.module)."
-        )
     for call in record:
         if type(call) not in (FusedCall, SoftmaxCall):
             raise NotImplementedError(

@@ -192,11 +192,7 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             >>> attributions = method.attribute(input_ids, masked, target=1)
         """
         check_steps(n_steps, method)
-        formatted, starts = _format_input_baseline(_format_inputs(inputs), baselines)
-        begin = tuple(
-            start if isinstance(start, Tensor) else torch.full_like(of, start)
-            for start, of in zip(starts, formatted, strict=True)
-        )
+        formatted, begin = both_ends(inputs, baselines)
         record, text, score = self._plain(formatted, target, additional_forward_args)
         check_keys_are_tokens(record, text)
         masked = self._plain(begin, target, additional_forward_args)[1]
@@ -241,8 +237,8 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             record = self._finished(recorder, layers, arguments)
         if len(record.parts) > 1:
             raise NotImplementedError(
-                "JointIntegratedGradients cannot explain replicas of a model on "
-                "several devices. Pass the model itself (data_parallel.module)."
+                "Replicas of a model on several devices cannot be explained along a "
+                "path of embeddings. Pass the model itself (data_parallel.module)."
             )
         return record, embeddings.given, score
 
@@ -333,6 +329,17 @@ def log_odds(logits: Tensor) -> Tensor:
     own = torch.eye(classes, dtype=torch.bool, device=logits.device)
     others = logits.unsqueeze(-2).masked_fill(own, -torch.inf).logsumexp(dim=-1)
     return logits - others
+
+
+def both_ends(
+    inputs: Inputs, baselines: BaselineType
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and baselines, as tensors of one shape."""
+    formatted, starts = _format_input_baseline(_format_inputs(inputs), baselines)
+    return formatted, tuple(
+        start if isinstance(start, Tensor) else torch.full_like(of, start)
+        for start, of in zip(starts, formatted, strict=True)
+    )
 
 
 def check_keys_are_tokens(record: AttentionRecord, text: Tensor) -> None:

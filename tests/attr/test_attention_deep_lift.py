@@ -425,6 +425,46 @@ def test_other_operations_on_the_baselines() -> None:
     assert torch.overrides._get_current_function_mode() is None
 
 
+def test_other_attention_calls_on_the_baselines() -> None:
+    class Again(Reader):
+        def forward(self, ids: Tensor, tokens: Tensor | None = None) -> Tensor:
+            x = self.embedding(ids)
+            for _ in range(2 if ids.any() else 1):
+                x = x + F.scaled_dot_product_attention(x, x, x)
+            return self.head(x).sum(1)
+
+    model = Again().double()
+    method = AttentionDeepLift(model, embedding=model.embedding)
+    with pytest.raises(RuntimeError, match="2 attention calls on the inputs and 1 on"):
+        method.attribute(torch.ones(1, 4, dtype=torch.long), 0, 1)
+
+
+def test_kernels_whose_weights_cannot_be_held() -> None:
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+
+    class Flexible(Reader):
+        def forward(self, ids: Tensor, tokens: Tensor | None = None) -> Tensor:
+            x = self.embedding(ids).unsqueeze(1)
+            return self.head(flex.flex_attention(x, x, x).squeeze(1)).sum(1)
+
+    model = Flexible()
+    method = AttentionDeepLift(model, embedding=model.embedding)
+    with pytest.raises(NotImplementedError, match="attends with attention kernel"):
+        method.attribute(torch.ones(1, 4, dtype=torch.long), 0, 1)
+
+
+def test_score_without_the_embeddings() -> None:
+    class Detached(Reader):
+        def forward(self, ids: Tensor, tokens: Tensor | None = None) -> Tensor:
+            x = self.embedding(ids).detach()
+            return self.head(F.scaled_dot_product_attention(x, x, x)).sum(1)
+
+    model = Detached().requires_grad_(False)
+    method = AttentionDeepLift(model, embedding=model.embedding)
+    with pytest.raises(RuntimeError, match="does not depend on the embeddings"):
+        method.attribute(torch.ones(1, 4, dtype=torch.long), 0, 1)
+
+
 def test_bad_input() -> None:
     model, ids = example()
     method = AttentionDeepLift(model, embedding=model.embedding)
