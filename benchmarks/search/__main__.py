@@ -29,9 +29,14 @@ from benchmarks.search.methods import (
     scaled_attention,
     shapley_value_sampling,
     shuffled_levels,
+    slopes,
+    slopes_and_attention_from_masked,
+    slopes_of_three_pairs,
     with_and_without,
 )
 from benchmarks.search.passes import log_odds
+from benchmarks.search.slopes import halves
+from benchmarks.search.slopes import with_and_without as with_and_without_slopes
 from benchmarks.search.subjects import SUBJECTS, Subject, Texts, load_texts
 from benchmarks.search.table import table, versions, write
 
@@ -48,9 +53,9 @@ LEVELS = {
 
 
 def methods(subject: str) -> list[Method]:
-    three = gauss_legendre(3)
+    two, three = gauss_legendre(2), gauss_legendre(3)
     shuffled = shuffled_levels((0.3, 0.6, 0.9), log_odds)
-    return [
+    found = [
         Method("random", "0", random_scores),
         Method("raw attention, last layer, first row", "1 forward", last_attention),
         Method("attention gradient", "1", attention_gradient),
@@ -88,6 +93,23 @@ def methods(subject: str) -> list[Method]:
         Method("AttentionDeepLift, log-odds", "3", attention_deep_lift(2)),
         Method(SHAPLEY, "25 forwards a token", shapley_value_sampling(25)),
     ]
+    if subject == "minilm":  # the LSTM has none of the operations
+        found += [
+            Method("slopes, attention to its key", "1", slopes("key")),
+            Method("slopes, through queries and keys", "1", slopes("through")),
+            Method(
+                "slopes, with and without the top fifth",
+                "3",
+                slopes_of_three_pairs(with_and_without_slopes),
+            ),
+            Method("slopes, random halves", "3", slopes_of_three_pairs(halves)),
+            Method(
+                "slopes, and attention from masked to its own, 2",
+                "3 + 1 forward",
+                slopes_and_attention_from_masked(two),
+            ),
+        ]
+    return found
 
 
 def scores_of(

@@ -19,6 +19,7 @@ from benchmarks.search.passes import (
     reference_of,
     run_point,
 )
+from benchmarks.search.slopes import between
 from benchmarks.search.subjects import Batch, Subject
 from captum_attngrad import AttentionDeepLift
 from captum_attngrad.metrics import top_token_masks
@@ -252,6 +253,33 @@ def attention_deep_lift(joint_steps: int) -> Run:
             batch.ids, masked, batch.target, batch.mask, joint_steps=joint_steps
         )
         return scores
+
+    return run
+
+
+def slopes(attention: str) -> Run:
+    def run(subject: Subject, batch: Batch) -> Tensor:
+        return between(subject, batch, *ends(subject, batch), attention)
+
+    return run
+
+
+def slopes_of_three_pairs(
+    pairs: Callable[[Subject, Batch, tuple[Tensor, Tensor]], Tensor],
+) -> Run:
+    def run(subject: Subject, batch: Batch) -> Tensor:
+        return pairs(subject, batch, ends(subject, batch))
+
+    return run
+
+
+def slopes_and_attention_from_masked(points: list[tuple[float, float]]) -> Run:
+    """The mean of the slopes and of attention from the masked text's to its own."""
+    from_masked = from_masked_attention(points, log_odds)
+
+    def run(subject: Subject, batch: Batch) -> Tensor:
+        held = between(subject, batch, *ends(subject, batch))
+        return (held + from_masked(subject, batch)) / 2
 
     return run
 

@@ -48,9 +48,14 @@ class AttentionDeepLift(AttentionGradientAttribution):
     the words carry, and not how they move attention. The second is
     :class:`JointIntegratedGradients`, which has the attention's share.
 
-    It was found in a search for scores that need few passes; ``benchmarks/search`` has
-    the numbers. As there, explain :func:`~captum_attngrad.attr.log_odds` and not a
-    probability.
+    It was found in a search for scores that need few passes, on movie reviews. On a
+    six-layer BERT it was better than fifty steps of Integrated Gradients in
+    comprehensiveness, sufficiency, agreement with leave-one-out, polarity and inhibitor
+    gain, and so were the slopes alone (``joint_steps=0``, one backward pass). On an
+    LSTM with one attention layer it was better in two of them, equal in two and worse
+    in sufficiency by less than 0.002. ``benchmarks/search`` has the numbers, with
+    intervals. It is one data set and one seed of each model. As there, explain
+    :func:`~captum_attngrad.attr.log_odds` and not a probability.
 
     Cost: three forward passes and a backward pass, and one of each for each of the
     ``joint_steps``; with the default of two, three backward passes in all. The input

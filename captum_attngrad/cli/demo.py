@@ -40,6 +40,7 @@ METHODS = (
     "attention_x_gradient_centred",
     "integrated_attention_gradient",
     "joint_integrated_gradients",
+    "attention_deep_lift",
     "attention_weights",
     "saliency",
     "input_x_gradient",

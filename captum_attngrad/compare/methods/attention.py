@@ -157,7 +157,6 @@ METHODS = (
         partial(_from_replaced, AttentionDeepLift),
         "AttentionDeepLift of the log-odds, from the replaced tokens: the mean of "
         "slopes with attention held and of two steps of JointIntegratedGradients",
-        default=False,
     ),
     Method(
         "attention_weights",
