@@ -24,12 +24,13 @@ from captum_attngrad.attr._recurrent import RECURRENT, written_out
 # By the names of torch's functions and methods; all act on each number by itself.
 _UNARY = frozenset(
     "relu relu6 gelu silu mish tanh sigmoid elu selu celu leaky_relu softplus softsign "
-    "logsigmoid hardtanh hardswish hardsigmoid tanhshrink erf exp expm1 log log1p sqrt "
-    "rsqrt reciprocal square pow __pow__ __rpow__ __rdiv__ __rtruediv__ abs sin "
-    "cos".split()
+    "logsigmoid log_sigmoid hardtanh hardswish hardsigmoid tanhshrink erf exp expm1 log "
+    "log1p sqrt rsqrt reciprocal square pow __pow__ __rpow__ __rdiv__ __rtruediv__ abs "
+    "sin cos".split()
 )
 _PRODUCT = frozenset("mul multiply __mul__ __rmul__".split())
 _QUOTIENT = frozenset("div divide true_divide __truediv__".split())
+_RULED = _UNARY | _PRODUCT | _QUOTIENT
 
 
 class Secants:
@@ -149,12 +150,13 @@ class _Operations(TorchFunctionMode):
             with self:
                 result = written_out(name, args)
             return func(*args, **kwargs) if result is None else result
-        number = 1 if name in _UNARY else 2
-        if name not in _UNARY | _PRODUCT | _QUOTIENT or kwargs.get("out") is not None:
+        if name not in _RULED or kwargs.get("out") is not None:
             return func(*args, **kwargs)
-        if "input" in kwargs:
-            args = (kwargs["input"], *args)
-            kwargs = {k: v for k, v in kwargs.items() if k != "input"}
+        number = 1 if name in _UNARY else 2
+        for place, key in enumerate(("input", "other")[:number]):
+            if key in kwargs and place == len(args):
+                args = (*args, kwargs[key])
+                kwargs = {k: v for k, v in kwargs.items() if k != key}
         operands, rest = list(args[:number]), args[number:]
         fits = len(operands) == number and all(_is_real(t) for t in operands)
         if not fits or any(isinstance(t, Tensor) for t in rest):
