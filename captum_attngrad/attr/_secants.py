@@ -23,10 +23,10 @@ from captum_attngrad.attr._recurrent import RECURRENT, written_out
 
 # By the names of torch's functions and methods; all act on each number by itself.
 _UNARY = frozenset(
-    "relu relu6 gelu silu mish tanh sigmoid elu selu celu leaky_relu softplus softsign "
-    "logsigmoid log_sigmoid hardtanh hardswish hardsigmoid tanhshrink erf exp expm1 log "
-    "log1p sqrt rsqrt reciprocal square pow __pow__ __rpow__ __rdiv__ __rtruediv__ abs "
-    "sin cos".split()
+    "relu relu6 gelu silu mish tanh sigmoid elu selu celu leaky_relu softplus "
+    "softsign logsigmoid log_sigmoid hardtanh hardswish hardsigmoid tanhshrink erf "
+    "exp expm1 log log1p sqrt rsqrt reciprocal square pow __pow__ __rpow__ __rdiv__ "
+    "__rtruediv__ abs sin cos".split()
 )
 _PRODUCT = frozenset("mul multiply __mul__ __rmul__".split())
 _QUOTIENT = frozenset("div divide true_divide __truediv__".split())
