@@ -146,7 +146,7 @@ class _Operations(TorchFunctionMode):
                 return (_layer_norm if name == "layer_norm" else _rms_norm)(
                     *args, **kwargs
                 )
-        if name in RECURRENT:
+        if name in RECURRENT and not kwargs:
             with self:
                 result = written_out(name, args)
             return func(*args, **kwargs) if result is None else result

@@ -610,3 +610,29 @@ def test_recurrent_cells(kind: str, bias: bool) -> None:
 
     changes = slopes(run, one, zero) * (one - zero)
     close(changes.sum(), (run(one) - run(zero)).sum())
+
+
+def test_recurrent_operations_called_by_keyword_keep_their_derivative() -> None:
+    torch.manual_seed(0)
+    network = nn.LSTM(5, 4, batch_first=True).double()
+    one, zero = torch.randn(2, 3, 6, 5, dtype=torch.float64)
+    start = (torch.zeros(1, 3, 4, dtype=torch.float64),) * 2
+
+    def run(x: Tensor) -> Tensor:
+        return torch.lstm(
+            x,
+            start,
+            network._flat_weights,
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=False,
+            bidirectional=False,
+            batch_first=True,
+        )[0]
+
+    with Secants().noting():
+        close(run(one), network(one)[0])
+    leaf = one.clone().requires_grad_()
+    (derivative,) = torch.autograd.grad(run(leaf).sum(), leaf)
+    close(slopes(run, one, zero), derivative)
