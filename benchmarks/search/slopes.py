@@ -19,7 +19,6 @@ from benchmarks.search.passes import log_odds
 from benchmarks.search.subjects import Batch, Subject
 from captum_attngrad.metrics import top_token_masks
 
-ATTENTION = ("held", "key", "through")
 _NEAR = 1e-3  # closer than this, the derivative halfway takes the slope's place
 
 

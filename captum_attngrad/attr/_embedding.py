@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from captum_attngrad.capture.recorder import AttentionRecord
+
 
 def check_embedding(embedding: Any) -> Module:
     if not isinstance(embedding, Module):
@@ -76,3 +78,13 @@ def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embe
         yield seen
     finally:
         handle.remove()
+
+
+def check_keys_are_tokens(record: AttentionRecord, text: Tensor) -> None:
+    for call in record:
+        if call.key_length != text.shape[1]:
+            raise ValueError(
+                f"Layer {call.layer!r} attends to {call.key_length} keys, and the "
+                f"embedding has {text.shape[1]} tokens, so that their scores cannot be "
+                "added. Choose the layers that attend to these tokens with layer=[...]."
+            )

@@ -12,11 +12,12 @@ from captum._utils.common import (
     _format_additional_forward_args,
     _format_inputs,
 )
-from captum._utils.typing import TargetType
+from captum._utils.typing import BaselineType, TargetType
 from captum.attr._utils.approximation_methods import (
     SUPPORTED_METHODS,
     approximation_parameters,
 )
+from captum.attr._utils.common import _format_input_baseline
 from torch import Tensor
 
 from captum_attngrad.attr._base import Inputs
@@ -29,6 +30,17 @@ class Point(NamedTuple):
     factor: float
     weight: float  # in the sum that approximates the integral
     place: int | None  # of the one call that is scaled; None: all of them
+
+
+def both_ends(
+    inputs: Inputs, baselines: BaselineType
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and baselines, as tensors of one shape."""
+    formatted, starts = _format_input_baseline(_format_inputs(inputs), baselines)
+    return formatted, tuple(
+        start if isinstance(start, Tensor) else torch.full_like(of, start)
+        for start, of in zip(starts, formatted, strict=True)
+    )
 
 
 def path_points(n_steps: int, method: str, places: list[int] | None) -> list[Point]:

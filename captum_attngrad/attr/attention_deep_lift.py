@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
-from captum_attngrad.attr._embedding import check_embedding, embeddings_of
-from captum_attngrad.attr._path import path_points
+from captum_attngrad.attr._embedding import (
+    check_embedding,
+    check_keys_are_tokens,
+    embeddings_of,
+)
+from captum_attngrad.attr._path import both_ends, path_points
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._secants import Secants
 from captum_attngrad.attr._target import LossFunction
-from captum_attngrad.attr.joint_integrated_gradients import (
-    JointIntegratedGradients,
-    both_ends,
-    check_keys_are_tokens,
-)
+from captum_attngrad.attr.joint_integrated_gradients import JointIntegratedGradients
 from captum_attngrad.capture._held import BothRuns
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
@@ -53,7 +53,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
     comprehensiveness, sufficiency, agreement with leave-one-out, polarity and inhibitor
     gain, and so were the slopes alone (``joint_steps=0``, one backward pass). On an
     LSTM with one attention layer it was better in two of them, equal in two and worse
-    in sufficiency by less than 0.002. ``benchmarks/search`` has the numbers, with
+    in sufficiency by at most 0.002. ``benchmarks/search`` has the numbers, with
     intervals. It is one data set and one seed of each model. As there, explain
     :func:`~captum_attngrad.attr.log_odds` and not a probability.
 
