@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from captum._utils.common import _format_additional_forward_args, _format_inputs
+from captum._utils.common import (
+    _expand_additional_forward_args,
+    _expand_target,
+    _format_additional_forward_args,
+    _format_inputs,
+)
 from captum._utils.typing import TargetType
 from captum.attr import LayerAttribution
 from captum.attr._utils.attribution import GradientAttribution
@@ -28,12 +33,20 @@ from captum_attngrad.attr._target import (
     output_tensor,
     target_scores,
 )
-from captum_attngrad.capture._held import BothRuns
+from captum_attngrad.capture._interventions import Intervention
+from captum_attngrad.capture._layout import ExampleDimension
+from captum_attngrad.capture._layouts import example_dimension, layouts_of
+from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.find import find_attention_layers
 from captum_attngrad.capture.recorder import AttentionRecord, Recorder
 
 Inputs = Tensor | tuple[Tensor, ...]
-Factors = Mapping[int, Tensor]
+
+
+class Arguments(tuple[Any, ...]):
+    """What forward_func is called with: the inputs, and then what belongs to them."""
+
+    inputs: int  # how many of them are inputs
 
 
 class AttentionAttribution(LayerAttribution):
@@ -76,7 +89,7 @@ class AttentionAttribution(LayerAttribution):
     ) -> AttentionRecord:
         """One forward pass without autograd; the recorded calls have no gradients."""
         with self._running(inputs, additional_forward_args) as (layers, arguments):
-            recorder = self._recorder(layers, arguments)
+            recorder = self._recorder(layers)
             with torch.no_grad(), recorder:
                 uncompiled(self.forward_func)(*arguments)
             return self._finished(recorder, layers, arguments)
@@ -84,29 +97,27 @@ class AttentionAttribution(LayerAttribution):
     @contextlib.contextmanager
     def _running(
         self, inputs: Inputs, additional_forward_args: object | None
-    ) -> Iterator[tuple[list[Module], tuple[Any, ...]]]:
+    ) -> Iterator[tuple[list[Module], Arguments]]:
         """The recorded layers and the arguments of forward_func, in a state in which
         it can be run and differentiated."""
         forward_func = uncompiled(self.forward_func)
         layers = self._layers()
-        arguments = (
-            *_format_inputs(inputs),
-            *(_format_additional_forward_args(additional_forward_args) or ()),
-        )
+        formatted = _format_inputs(inputs)
+        others = _format_additional_forward_args(additional_forward_args) or ()
         tops = [forward_func] if isinstance(forward_func, Module) else layers
         modules = [module for top in tops for module in top.modules()]
         with gradients_allowed(modules), not_compiled(modules):
-            yield layers, usable(arguments)
+            arguments = Arguments(usable((*formatted, *others)))
+            arguments.inputs = len(formatted)
+            yield layers, arguments
 
     def _recorder(
         self,
         layers: list[Module],
-        arguments: tuple[Any, ...],
         *,
         value_gradients: bool = False,
         lazy: bool = False,
-        factors: Factors | None = None,
-        held: Mapping[int, BothRuns] | None = None,
+        intervention: Intervention | None = None,
         backward_passes: bool = False,
     ) -> Recorder:
         """``backward_passes``: there will be several of them, or one with a batch of
@@ -115,22 +126,86 @@ class AttentionAttribution(LayerAttribution):
         return Recorder(
             layers,
             model=forward_func if isinstance(forward_func, Module) else None,
-            batch_size=len(arguments[0]),
             value_gradients=value_gradients,
             start_graph=lazy,
             skip_unused_rows=not backward_passes,
-            factors=factors,
-            held=held,
+            intervention=intervention,
         )
 
     def _finished(
-        self, recorder: Recorder, layers: list[Module], arguments: tuple[Any, ...]
+        self, recorder: Recorder, layers: list[Module], arguments: Arguments
     ) -> AttentionRecord:
-        examples = len(arguments[0])
-        record = recorder.finish(examples, self._device_ids())
+        record = recorder.finish(self._device_ids())
         self._check_found(recorder, record, layers, arguments)
-        _check_batch(record, examples)
+        self._arrange(record, layers, arguments)
+        self._warn_of_unseen(recorder)
         return record
+
+    def _arrange(
+        self, record: AttentionRecord, layers: list[Module], arguments: Arguments
+    ) -> None:
+        """Prove the layout of the calls, or recall what was proved before."""
+        forward_func = uncompiled(self.forward_func)
+        calls = record.parts[0]
+        if len(record.parts) > 1:
+            # Replicas: the model itself is laid out as they are.
+            forward_func = getattr(forward_func, "module", forward_func)
+            recorder = self._recorder(layers)
+            with torch.no_grad(), recorder:
+                forward_func(*arguments)
+            parts = recorder.finish(self._device_ids()).parts
+            if len(parts) > 1:
+                raise NotImplementedError(
+                    "Several replicas of a model ran in threads of their own, and no "
+                    "single one can be run to prove how their attention is laid out. "
+                    "Pass the nn.DataParallel module itself as forward_func."
+                )
+            calls = parts[0]
+
+        def run(arguments: tuple[Any, ...], intervention: Intervention) -> None:
+            with torch.no_grad(), self._recorder(layers, intervention=intervention):
+                forward_func(*arguments)
+
+        verdicts = layouts_of(
+            calls,
+            forward_func,
+            run,
+            arguments[: arguments.inputs],
+            arguments[arguments.inputs :],
+        )
+        record.arrange(verdicts)
+
+    def _example_dimensions(
+        self,
+        record: AttentionRecord,
+        inputs: Inputs,
+        additional_forward_args: object | None,
+    ) -> dict[int, ExampleDimension] | None:
+        """Where each call has its examples, so that they can be scaled one by one;
+        None where they cannot."""
+        calls: list[AttentionCall] = record.calls
+        if len(record.parts) > 1:
+            return None
+        if calls[0].batch_size == 1:
+            # One example does not tell: look at two.
+            twice, _, more = repeated(inputs, None, additional_forward_args, 2)
+            calls = self._record_forward(twice, more).calls
+        try:
+            return {call.place: example_dimension(call) for call in calls}
+        except NotImplementedError:
+            return None
+
+    def _warn_of_unseen(self, recorder: Recorder) -> None:
+        if recorder.lost:
+            listed = ", ".join(
+                f"{layer or 'the model itself'!r} (lost at {operation!r})"
+                for layer, operation in recorder.lost
+            )
+            warnings.warn(
+                "A softmax weighs values after an operation that cannot be followed, "
+                f"so its attention is not part of the scores: {listed}.",
+                stacklevel=5,
+            )
 
     def _device_ids(self) -> list[int] | None:
         ids = self.device_ids or getattr(self.forward_func, "device_ids", None)
@@ -191,7 +266,7 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
         target: TargetType,
         additional_forward_args: object | None,
         value_gradients: bool,
-        factors: Factors | None = None,
+        intervention: Intervention | None = None,
     ) -> AttentionRecord:
         """One forward and one backward pass; all recorded calls have gradients, or
         are known to have no influence on the score."""
@@ -202,10 +277,9 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
                 # a graph, so autograd is off until then.
                 recorder = self._recorder(
                     layers,
-                    arguments,
                     value_gradients=value_gradients,
                     lazy=lazy,
-                    factors=factors,
+                    intervention=intervention,
                 )
                 with torch.set_grad_enabled(not lazy):
                     return recorder, self._score(recorder, arguments, target)
@@ -253,12 +327,18 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
             )
 
 
-def _check_batch(record: AttentionRecord, examples: int) -> None:
-    for same in zip(*record.parts, strict=True):
-        size = sum(call.batch_size for call in same)
-        if size != examples:
-            raise ValueError(
-                f"The attention in layer {same[0].layer!r} works on a batch of {size}, "
-                f"while inputs hold {examples} examples (dimension 0). Inputs must be "
-                "batch first, and forward_func must keep the examples apart."
-            )
+def repeated(
+    inputs: Inputs,
+    target: TargetType,
+    additional_forward_args: object | None,
+    times: int,
+) -> tuple[Inputs, TargetType, object | None]:
+    """The examples once for each point, all examples of a point together."""
+    arguments = _format_additional_forward_args(additional_forward_args)
+    if times == 1:
+        return inputs, target, arguments
+    return (
+        tuple(torch.cat([each] * times) for each in _format_inputs(inputs)),
+        _expand_target(target, times),
+        _expand_additional_forward_args(arguments, times),
+    )

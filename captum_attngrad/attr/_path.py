@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from captum._utils.common import (
-    _expand_additional_forward_args,
-    _expand_target,
-    _format_additional_forward_args,
-    _format_inputs,
-)
-from captum._utils.typing import BaselineType, TargetType
+from captum._utils.common import _format_inputs
+from captum._utils.typing import BaselineType
 from captum.attr._utils.approximation_methods import (
     SUPPORTED_METHODS,
     approximation_parameters,
@@ -21,6 +17,8 @@ from captum.attr._utils.common import _format_input_baseline
 from torch import Tensor
 
 from captum_attngrad.attr._base import Inputs
+from captum_attngrad.capture._interventions import Scale
+from captum_attngrad.capture._layout import ExampleDimension
 from captum_attngrad.capture.recorder import AttentionRecord
 
 
@@ -52,33 +50,20 @@ def path_points(n_steps: int, method: str, places: list[int] | None) -> list[Poi
     return [Point(*step, place) for place in scaled for step in steps]
 
 
-def repeated(
-    inputs: Inputs,
-    target: TargetType,
-    additional_forward_args: object | None,
-    times: int,
-) -> tuple[Inputs, TargetType, object | None]:
-    """The examples once for each point, all examples of a point together."""
-    arguments = _format_additional_forward_args(additional_forward_args)
-    if times == 1:
-        return inputs, target, arguments
-    return (
-        tuple(torch.cat([each] * times) for each in _format_inputs(inputs)),
-        _expand_target(target, times),
-        _expand_additional_forward_args(arguments, times),
-    )
-
-
 def scaled_with(
-    chunk: list[Point], places: list[int], examples: int
-) -> dict[int, Tensor]:
+    chunk: list[Point],
+    places: list[int],
+    examples: int,
+    where: Mapping[int, ExampleDimension] | None = None,
+) -> Scale:
     """What the weights of each call are multiplied with."""
-    return {
+    factors = {
         place: _by_example(
             [p.factor if p.place in (None, place) else 1.0 for p in chunk], examples
         )
         for place in places
     }
+    return Scale(factors, where or {})
 
 
 def weighted_with(
@@ -103,7 +88,7 @@ def in_chunks(
     points: list[Point],
     examples: int,
     internal_batch_size: int | None,
-    replicas: bool,
+    one_by_one: bool,
 ) -> list[list[Point]]:
     if internal_batch_size is None:
         size = len(points)
@@ -115,8 +100,8 @@ def in_chunks(
                 stacklevel=4,
             )
         size = max(1, internal_batch_size // max(1, examples))
-    if replicas:
-        size = 1  # each sees only some of the examples, and cannot tell which
+    if one_by_one:
+        size = 1  # as for replicas, which see some of the examples, not which
     return [points[i : i + size] for i in range(0, len(points), size)]
 
 

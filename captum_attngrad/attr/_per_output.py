@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
+from captum_attngrad.attr._base import (
+    Arguments,
+    AttentionGradientAttribution,
+    Inputs,
+)
 from captum_attngrad.attr._heads import grouped
 from captum_attngrad.attr._output_attention import (
     Layers,
@@ -75,13 +78,11 @@ class PerOutputAttribution(AttentionGradientAttribution):
     def _forward(
         self,
         modules: list[Module],
-        arguments: tuple[Any, ...],
+        arguments: Arguments,
         outputs: int,
     ) -> tuple[Recorder, Tensor, Seen]:
         def forward(lazy: bool) -> tuple[Recorder, Tensor, Seen]:
-            recorder = self._recorder(
-                modules, arguments, lazy=lazy, backward_passes=True
-            )
+            recorder = self._recorder(modules, lazy=lazy, backward_passes=True)
             switch, parts = Switch(), OutputParts(outputs)
             with (
                 torch.set_grad_enabled(not lazy),

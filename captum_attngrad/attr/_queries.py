@@ -9,6 +9,7 @@ from torch import Tensor
 
 from captum_attngrad.attr._heads import Calls
 from captum_attngrad.capture.calls import AttentionCall
+from captum_attngrad.capture.keys import KeyStatus
 
 Query = int | Tensor | None
 # Scores of one call: summed over all its queries (None), over those of a boolean mask
@@ -118,20 +119,43 @@ def join(parts: list[Tensor]) -> Tensor:
 
 
 def check_keys(layers: list[tuple[str, Calls]]) -> None:
-    """Scores of different keys cannot be added."""
-    lengths: dict[int, list[str]] = {}
+    """Scores are added only where keys stand for the same tokens.
+
+    Raises:
+        ValueError: keys that are no tokens, or that differ between layers.
+    """
+    groups: dict[tuple[int, int], list[str]] = {}
     for name, parts in layers:
         for call in parts[0]:
-            names = lengths.setdefault(call.key_length, [])
+            keys = call.keys_are
+            if keys.status in (KeyStatus.APART, KeyStatus.OTHER):
+                raise ValueError(_no_tokens(name, call))
+            group = (call.key_length, keys.group)
+            names = groups.setdefault(group, [])
             if name not in names:
                 names.append(name)
-    if len(lengths) > 1:
+    if len(groups) > 1:
         listed = "; ".join(
-            f"{keys} keys in {', '.join(map(repr, names))}"
-            for keys, names in lengths.items()
+            f"{length} keys in {', '.join(map(repr, names))}"
+            for (length, _), names in groups.items()
         )
         raise ValueError(
             f"The layers attend to different keys and cannot be summed: {listed}. "
             "Choose layers with the same keys with layer=[...], or use "
             "LayerAttentionGradient, which keeps layers apart."
         )
+
+
+def _no_tokens(name: str, call: AttentionCall) -> str:
+    if call.keys_are.status is KeyStatus.APART:
+        what = "works on windows, blocks or channels, each of which has keys of its own"
+    else:
+        what = (
+            f"attends to {call.key_length} keys that are not the tokens of the input "
+            "in their order (pooled, compressed or shifted)"
+        )
+    return (
+        f"Layer {name!r} {what}, so that there is no score for each token of the "
+        "input. Choose other layers with layer=[...], or use LayerAttentionGradient, "
+        "which returns the maps as they are."
+    )

@@ -22,7 +22,7 @@ from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._secants import Secants
 from captum_attngrad.attr._target import LossFunction
 from captum_attngrad.attr.joint_integrated_gradients import JointIntegratedGradients
-from captum_attngrad.capture._held import BothRuns
+from captum_attngrad.capture._interventions import BothRuns, Hold
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
 from captum_attngrad.capture.recorder import AttentionRecord
@@ -175,10 +175,9 @@ class AttentionDeepLift(AttentionGradientAttribution):
         formatted, begin = both_ends(inputs, baselines)
         given = formatted, target, additional_forward_args
         secants = Secants()
-        with secants.noting():
-            before, masked, _ = self._joint._plain(begin, *given[1:])
-        with secants.comparing():
-            record, text, _ = self._joint._plain(*given)
+        plain = self._joint._plain
+        before, masked, _ = plain(begin, *given[1:], inside=secants.noting())
+        record, text, _ = plain(*given, inside=secants.comparing())
         _check_kinds(record)
         if [call.place for call in before] != [call.place for call in record]:
             raise RuntimeError(
@@ -207,7 +206,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
         inputs, target, additional_forward_args = given
         with self._running(inputs, additional_forward_args) as (layers, arguments):
             vectors = text.clone().requires_grad_()
-            recorder = self._recorder(layers, arguments, held=held)
+            recorder = self._recorder(layers, intervention=Hold(held))
             with (
                 embeddings_of(uncompiled(self._embedding), put_in=vectors),
                 secants.applying(),

@@ -14,7 +14,11 @@ from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import AttentionGradientAttribution, Factors, Inputs
+from captum_attngrad.attr._base import (
+    AttentionGradientAttribution,
+    Inputs,
+    repeated,
+)
 from captum_attngrad.attr._heads import Heads, grouped, heads_of_layers, select
 from captum_attngrad.attr._path import (
     Point,
@@ -22,7 +26,6 @@ from captum_attngrad.attr._path import (
     check_steps,
     in_chunks,
     path_points,
-    repeated,
     scaled_with,
     weighted_with,
 )
@@ -35,6 +38,7 @@ from captum_attngrad.attr._queries import (
 )
 from captum_attngrad.attr._reductions import PairScores, zeros
 from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord
 
@@ -45,7 +49,7 @@ class _Plain(NamedTuple):
     """What the forward pass with full attention tells about the model."""
 
     places: list[int]  # of the attention calls
-    replicas: bool  # examples are spread over threads
+    record: AttentionRecord
     scores: Tensor
 
 
@@ -217,13 +221,18 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
         query = checked_query(query, examples)
         total: Tensor | None = None
         complete: Tensor | None = None
-        chunks = in_chunks(points, examples, internal_batch_size, plain.replicas)
+        where = None
+        if len(points) > 1:
+            where = self._example_dimensions(
+                plain.record, inputs, additional_forward_args
+            )
+        chunks = in_chunks(points, examples, internal_batch_size, where is None)
         bar: Any = progress if show_progress else NullProgress
         for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
             record = self._record(
                 *repeated(inputs, target, additional_forward_args, len(chunk)),
                 value_gradients=True,
-                factors=scaled_with(chunk, plain.places, examples),
+                intervention=scaled_with(chunk, plain.places, examples, where),
             )
             check_same_calls(record, plain.places)
             weights = weighted_with(chunk, plain.places, examples)
@@ -284,17 +293,17 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
         )
         check_keys(grouped(record))
         places = [call.place for call in record.parts[0]]
-        return _Plain(places, len(record.parts) > 1, scores)
+        return _Plain(places, record, scores)
 
     def _scores_without_graph(
         self,
         inputs: Inputs,
         target: TargetType,
         additional_forward_args: object | None,
-        factors: Factors | None = None,
+        intervention: Intervention | None = None,
     ) -> tuple[AttentionRecord, Tensor]:
         with self._running(inputs, additional_forward_args) as (layers, arguments):
-            recorder = self._recorder(layers, arguments, factors=factors)
+            recorder = self._recorder(layers, intervention=intervention)
             with torch.no_grad():
                 scores = self._score(recorder, arguments, target)
             return self._finished(recorder, layers, arguments), scores
@@ -311,9 +320,9 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
         examples = len(plain.scores)
         total = torch.zeros_like(plain.scores)
         for place in scaled:
-            factors = scaled_with([Point(0.0, 0.0, place)], plain.places, examples)
+            off = scaled_with([Point(0.0, 0.0, place)], plain.places, examples)
             _, without = self._scores_without_graph(
-                inputs, target, additional_forward_args, factors
+                inputs, target, additional_forward_args, off
             )
             total = total + plain.scores - without
         return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +13,11 @@ from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import AttentionGradientAttribution, Factors, Inputs
+from captum_attngrad.attr._base import (
+    AttentionGradientAttribution,
+    Inputs,
+    repeated,
+)
 from captum_attngrad.attr._embedding import (
     check_embedding,
     check_keys_are_tokens,
@@ -25,12 +30,13 @@ from captum_attngrad.attr._path import (
     check_steps,
     in_chunks,
     path_points,
-    repeated,
     scaled_with,
 )
 from captum_attngrad.attr._reductions import PairScores
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.capture._interventions import Intervention
+from captum_attngrad.capture._layout import ExampleDimension
 from captum_attngrad.capture.recorder import AttentionRecord
 
 _SCORES = PairScores(multiply=True)
@@ -227,16 +233,18 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         inputs: tuple[Tensor, ...],
         target: TargetType,
         additional_forward_args: object | None,
-        factors: Factors | None = None,
+        intervention: Intervention | None = None,
+        inside: AbstractContextManager[None] | None = None,
     ) -> tuple[AttentionRecord, Tensor, Tensor]:
         """A forward pass without autograd: the attention calls, the embeddings and
-        the score."""
-        with (
-            self._running(inputs, additional_forward_args) as (layers, arguments),
-            embeddings_of(uncompiled(self._embedding)) as embeddings,
-        ):
-            recorder = self._recorder(layers, arguments, factors=factors)
-            with torch.no_grad():
+        the score. It runs inside a context, if there is one."""
+        with self._running(inputs, additional_forward_args) as (layers, arguments):
+            recorder = self._recorder(layers, intervention=intervention)
+            with (
+                torch.no_grad(),
+                inside or nullcontext(),
+                embeddings_of(uncompiled(self._embedding)) as embeddings,
+            ):
                 score = self._score(recorder, arguments, target)
             record = self._finished(recorder, layers, arguments)
         if len(record.parts) > 1:
@@ -260,10 +268,13 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         masked, text = ends
         places = [call.place for call in record]
         total: Tensor | None = None
-        chunks = in_chunks(points, len(text), internal_batch_size, replicas=False)
+        where = None
+        if len(points) > 1:
+            where = self._example_dimensions(record, arguments[0], arguments[2])
+        chunks = in_chunks(points, len(text), internal_batch_size, where is None)
         for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
             of_points = repeated(*arguments, len(chunk))
-            scores = self._at(chunk, places, text, masked, of_points)
+            scores = self._at(chunk, places, where, text, masked, of_points)
             total = scores if total is None else total + scores
         assert total is not None
         return total
@@ -272,6 +283,7 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         self,
         chunk: list[Point],
         places: list[int],
+        where: dict[int, ExampleDimension] | None,
         text: Tensor,
         masked: Tensor,
         of_points: tuple[Inputs, TargetType, object | None],
@@ -279,14 +291,12 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         """What these points of the path add to the scores, ``(batch, tokens)``."""
         inputs, target, additional_forward_args = of_points
         change = text - masked
-        factors = scaled_with(chunk, places, len(text))
+        scale = scaled_with(chunk, places, len(text), where)
         with self._running(inputs, additional_forward_args) as (layers, arguments):
             # Made in here, where inference_mode is off: its tensors take no gradients.
             vectors = torch.cat([masked + point.factor * change for point in chunk])
             vectors.requires_grad_()
-            recorder = self._recorder(
-                layers, arguments, value_gradients=True, factors=factors
-            )
+            recorder = self._recorder(layers, value_gradients=True, intervention=scale)
             with embeddings_of(uncompiled(self._embedding), put_in=vectors):
                 score = self._score(recorder, arguments, target)
             record = self._finished(recorder, layers, arguments)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._masks import BLOCK, PairMask
 from captum_attngrad.capture.calls import ALL_ROWS, FusedCall, Rows, widened
 
@@ -116,8 +117,14 @@ class KernelCall(FusedCall):
         self._kernel = kernel
         self._check = check
 
-    def arrange(self, batch_dim: int, fold: int) -> None:
-        super().arrange(batch_dim, fold)
+    def arrange(self, layout: Layout, examples: int) -> None:
+        super().arrange(layout, examples)
+        if not self._is_plain:
+            raise NotImplementedError(
+                f"The attention kernel {self._kernel.name!r} of layer {self.layer!r} "
+                f"works on {tuple(self._raw[0].shape)}, which is not (batch, heads, "
+                "queries, channels), so that its mask cannot be read."
+            )
         self.pairs = RuleMask(
             None,
             False,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,19 +13,21 @@ from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 
 from captum_attngrad.capture._anchors import anchored, gradient_source, own
-from captum_attngrad.capture._held import BothRuns, held_output, held_weights
+from captum_attngrad.capture._axes import Axes
 from captum_attngrad.capture._interfaces import (
     flex_kernel,
     registry_kernel,
     running,
 )
+from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture._kernels import Kernel, KernelCall
-from captum_attngrad.capture._layout import scale_examples
 from captum_attngrad.capture._masks import forbidden_scores
 from captum_attngrad.capture._multihead import open_multi_head_attention_forward
+from captum_attngrad.capture._operations import EXP, LOG_SOFTMAX, SOFTMAX
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture._unused_rows import attend_skipping_unused
-from captum_attngrad.capture._written_out import SOFTMAX, Softmax, WrittenOutAttention
+from captum_attngrad.capture._weighing import Weighing
+from captum_attngrad.capture._written_out import Softmax, WrittenOutAttention
 from captum_attngrad.capture.calls import (
     AttentionCall,
     FusedCall,
@@ -47,13 +50,7 @@ class AttentionMode(TorchFunctionMode):
         allow_dropout (bool): whether attention dropout may be active.
         skip_unused_rows (bool): leave queries that nothing used out of the backward
             pass of fused calls, which can run only once then.
-        factors (Mapping[int, Tensor], optional): what to multiply the attention weights
-            of some calls with, ``(examples,)`` or ``(1,)`` for each call's ``place``.
-            A scaled call records its weights as they were, and the gradient with
-            respect to the scaled ones.
-        held (Mapping[int, BothRuns], optional): calls of two other runs, by their
-            ``place``. The weights of these calls are constants, the mean of those
-            runs, and nothing is recorded of them.
+        intervention (Intervention, optional): what to do at the calls.
     """
 
     def __init__(
@@ -64,8 +61,7 @@ class AttentionMode(TorchFunctionMode):
         start_graph: bool = False,
         allow_dropout: bool = False,
         skip_unused_rows: bool = False,
-        factors: Mapping[int, Tensor] | None = None,
-        held: Mapping[int, BothRuns] | None = None,
+        intervention: Intervention | None = None,
     ) -> None:
         super().__init__()
         self._calls = 0
@@ -75,10 +71,12 @@ class AttentionMode(TorchFunctionMode):
         self._start_graph = start_graph
         self._allow_dropout = allow_dropout
         self._skip_unused_rows = skip_unused_rows
-        self._factors = factors or {}
-        self._held = held or {}
+        self._intervention = intervention or Intervention()
         self._places = 0
-        self._written_out = WrittenOutAttention()
+        self._log_softmax: dict[int, tuple[weakref.ref[Tensor], Tensor, int]] = {}
+        self._written_out = WrittenOutAttention(
+            self._weighed if self._intervention.follows else None
+        )
 
     def enter(self) -> None:
         """A recorded layer starts."""
@@ -90,6 +88,16 @@ class AttentionMode(TorchFunctionMode):
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         running.hooks.pop()
         self._written_out.clear()
+        self._log_softmax.clear()
+
+    @property
+    def lost(self) -> list[tuple[str, str]]:
+        """Softmaxes that weighed values after an unknown operation: (layer, it)."""
+        return [
+            (softmax.layer, softmax.lost or "")
+            for softmax in self._written_out.lost
+            if softmax.keys is None
+        ]
 
     def __torch_function__(
         self,
@@ -108,9 +116,14 @@ class AttentionMode(TorchFunctionMode):
             if func.__name__ == "flex_attention":
                 return self._flex(func, *args, **kwargs)
             return func(*args, **kwargs)
-        if getattr(func, "__name__", "") in SOFTMAX:
+        name = getattr(func, "__name__", "")
+        if name in SOFTMAX:
             return self._softmax(func, args, kwargs)
+        if name in EXP and args and id(args[0]) in self._log_softmax:
+            return self._exp_of_log_softmax(func, args[0])
         result = func(*args, **kwargs)
+        if name in LOG_SOFTMAX:
+            self._note_log_softmax(args, kwargs, result)
         for softmax in self._written_out.see(func, args, kwargs, result):
             self._add_written_out(softmax)
         return result
@@ -159,14 +172,22 @@ class AttentionMode(TorchFunctionMode):
             for t in (query, key, value)
         )
         place = self._next_place()
-        if place in self._held:
-            return held_output(self._held[place], value)
-        weighed = value
-        if place in self._factors:
-            # (alpha A) v = A (alpha v): the kernel can stay.
-            dims = range(min(1, len(lead)))
-            factor = self._factors[place]
-            weighed = scale_examples(value, factor, dims, value.dim() == 3)
+
+        def attend(value: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=attn_mask,
+                dropout_p=dropout_p,
+                is_causal=is_causal,
+                scale=scale,
+            )
+
+        replaced = self._intervention.output(place, query, key, value, attend)
+        if replaced is not None:
+            return replaced
+        weighed = self._intervention.values(place, value)
         sources: tuple[Any, ...] = ()
         value_sources: tuple[Any, ...] = ()
         if self._value_gradients and torch.is_grad_enabled():
@@ -178,15 +199,7 @@ class AttentionMode(TorchFunctionMode):
                 query, key, weighed, attn_mask, is_causal, scale
             )
         else:
-            output = F.scaled_dot_product_attention(
-                query,
-                key,
-                weighed,
-                attn_mask=attn_mask,
-                dropout_p=dropout_p,
-                is_causal=is_causal,
-                scale=scale,
-            )
+            output = attend(weighed)
         returned = output
         if torch.is_grad_enabled():
             output, returned = anchored(output)
@@ -287,15 +300,26 @@ class AttentionMode(TorchFunctionMode):
         if self._start_graph:
             torch.set_grad_enabled(True)
         place = self._next_place()
-        scaled = place in self._factors
-        weighed = value
-        if scaled:
-            weighed = scale_examples(value, self._factors[place], (0,), False)
+        others: Any = None
+
+        def attend(value: Tensor) -> Tensor:
+            nonlocal others
+            output, others = run(value)
+            return output
+
+        replaced = self._intervention.output(place, query, key, value, attend)
+        if replaced is not None:
+            if others is None:
+                attend(value)
+            describe()
+            return replaced, others
+        weighed = self._intervention.values(place, value)
+        scaled = weighed is not value
         sources: tuple[Any, ...] = ()
         record_value = self._value_gradients and torch.is_grad_enabled()
         if record_value:
             weighed = own(weighed)
-        output, others = run(weighed)
+        output = attend(weighed)
         kernel = describe()
         if kernel is None:
             return output, others
@@ -338,28 +362,53 @@ class AttentionMode(TorchFunctionMode):
         weights = func(*args, **kwargs)
         if dim is None or not scores.dim() or isinstance(dim, str):
             return weights
+        return self._weights(scores, weights, dim)
+
+    def _note_log_softmax(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        scores = args[0] if args else kwargs["input"]
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        if isinstance(dim, int) and scores.dim():
+            key, known = id(result), self._log_softmax
+            gone = weakref.ref(result, lambda _: known.pop(key, None))
+            known[key] = (gone, scores, dim)
+
+    def _exp_of_log_softmax(self, func: Any, logarithm: Tensor) -> Tensor:
+        _, scores, dim = self._log_softmax[id(logarithm)]
+        if self._start_graph:
+            torch.set_grad_enabled(True)
+        return self._weights(scores, func(logarithm), dim)
+
+    def _weights(self, scores: Tensor, weights: Tensor, dim: int) -> Tensor:
+        """A softmax was computed: what may be attention weights."""
         place = self._next_place()
-        if place in self._held:
-            return held_weights(self._held[place])
-        scaled = weights
-        if place in self._factors:
-            dims = [d for d in range(weights.dim()) if d != dim % weights.dim()]
-            factor = self._factors[place]
-            scaled = scale_examples(weights, factor, dims, weights.dim() == 3)
+        dim = dim % weights.dim()
+        intervention = self._intervention
+        replaced = intervention.replaced(place, scores, weights, dim)
+        if replaced is not None and not intervention.follows:
+            return replaced
+        scaled = intervention.weights(place, weights) if replaced is None else replaced
         returned, source = scaled, None
         if torch.is_grad_enabled():
             scaled, returned = anchored(scaled)
             source = gradient_source(scaled)
         softmax = Softmax(
             weights.detach(),
-            dim % weights.dim(),
+            dim,
             scores.detach(),
             self._written_out.is_linear_feature(scores, dim),
             source,
             place,
+            self._where()[0],
         )
         self._written_out.started(returned, softmax)
         return returned
+
+    def _weighed(
+        self, softmax: Softmax, values: Tensor, weighing: Weighing, axes: Axes
+    ) -> None:
+        self._intervention.weighed(softmax.place, values, weighing, axes)
 
     def _add_written_out(self, softmax: Softmax) -> None:
         if softmax.dropped:
@@ -373,7 +422,13 @@ class AttentionMode(TorchFunctionMode):
         forbidden = forbidden_scores(scores).movedim(-1, softmax.dim)
         softmax.scores = None
         softmax.call = SoftmaxCall(
-            *self._where(), softmax.weights, softmax.dim, forbidden, softmax.source
+            *self._where(),
+            softmax.weights,
+            softmax.dim,
+            forbidden,
+            softmax.source,
+            softmax.roles,
+            softmax.selected,
         )
         softmax.call.keys = softmax.keys
         softmax.call.place = softmax.place

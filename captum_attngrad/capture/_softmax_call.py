@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture._axes import Axis, axes_of
+from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._masks import select_rows
+from captum_attngrad.capture._weighing import Role, Tile, tiles_of
 from captum_attngrad.capture.calls import ALL_ROWS, AttentionCall, Rows, widened
 
 
@@ -30,6 +33,8 @@ class SoftmaxCall(AttentionCall):
         dim: int,
         forbidden: Tensor,
         source: Any,
+        roles: dict[Axis, Role],
+        selected: dict[int, set[int]],
     ) -> None:
         super().__init__(layer, scopes)
         self._raw = weights.detach()
@@ -37,7 +42,8 @@ class SoftmaxCall(AttentionCall):
         self._forbidden = forbidden
         self._dim = dim % weights.dim()
         self._source = source
-        self._permutation: tuple[int, ...] = ()
+        self._roles = roles  # these two grow while values are weighed
+        self._selected = selected
         self.keys = range(weights.shape[self._dim])  # the entries that weigh values
 
     @property
@@ -46,7 +52,21 @@ class SoftmaxCall(AttentionCall):
 
     @property
     def query_dim(self) -> int | None:
-        return self._permutation[-2] if len(self._permutation) > 2 else None
+        queries = [self._tiles[i] for i in self.layout.queries]
+        if not queries:
+            return None
+        whole = [
+            dim
+            for dim, axes in enumerate(axes_of(tuple(self._raw.shape)))
+            if [a[:2] for a in axes] == [(queries[0].stride, queries[0].size)]
+        ]
+        if len(queries) > 1 or not whole:
+            raise NotImplementedError(
+                f"The attention weights of layer {self.layer!r} have their queries in "
+                "several dimensions, or folded with the batch, of which single rows "
+                "cannot be taken yet."
+            )
+        return whole[0]
 
     @property
     def device(self) -> torch.device:
@@ -57,29 +77,31 @@ class SoftmaxCall(AttentionCall):
         return self._raw.dtype
 
     @property
-    def batch_like_sizes(self) -> tuple[int, ...]:
-        rest = [n for i, n in enumerate(self._raw.shape) if i != self._dim]
-        return tuple(rest) or (1,)
+    def tiles(self) -> list[Tile]:
+        try:
+            return tiles_of(
+                tuple(self._raw.shape), self._dim, self._roles, self._selected
+            )
+        except ValueError as error:
+            raise NotImplementedError(
+                f"The attention weights of layer {self.layer!r}, of shape "
+                f"{tuple(self._raw.shape)}, are reshaped before they weigh values in a "
+                f"way that cannot be followed ({error}). Reshape queries and keys in "
+                "place of weights."
+            ) from error
+
+    def arrange(self, layout: Layout, examples: int) -> None:
+        self._tiles = self.tiles
+        self.layout = layout
+        self.key_length = len(self.keys)
+        self.batch_size = examples
+        arranged = self._arranged(self._raw)
+        _, self.heads, self.query_length, _ = arranged.shape
 
     @property
-    def may_fold(self) -> bool:
-        return self._raw.dim() == 3
-
-    def arrange(self, batch_dim: int, fold: int) -> None:
-        shape = self._raw.shape
-        self.key_length = len(self.keys)
-        rest = [i for i in range(len(shape)) if i != self._dim]
-        if not rest:  # one distribution over the keys, no batch at all
-            self._permutation = (self._dim,)
-            self._shape: tuple[int, ...] = (1, 1, 1, self.key_length)
-        else:
-            batch = rest.pop(batch_dim)
-            self._permutation = (batch, *rest, self._dim)
-            queries = shape[rest[-1]] if rest else 1
-            self._shape = (shape[batch] // fold, -1, queries, self.key_length)
-        self.batch_size = self._shape[0]
-        self.query_length = self._shape[2]
-        self.heads = self._arranged(self._raw).shape[1]
+    def shape(self) -> tuple[int, ...]:
+        """Of the weights, as the model has them."""
+        return tuple(self._raw.shape)
 
     @property
     def as_written(self) -> Tensor:
@@ -95,15 +117,18 @@ class SoftmaxCall(AttentionCall):
             )
 
     def _arranged(self, tensor: Tensor) -> Tensor:
+        tiles = self._tiles
         if self.key_length < tensor.shape[self._dim]:
             tensor = tensor.narrow(self._dim, self.keys.start, self.key_length)
-        tensor = tensor.permute(self._permutation)
-        if -1 in self._shape:
-            # An empty dimension would leave -1 undetermined.
-            known = math.prod(n for n in self._shape if n != -1)
-            heads = tensor.numel() // known if known else 1
-            return tensor.reshape([heads if n == -1 else n for n in self._shape])
-        return tensor.reshape(self._shape)
+            tiles = [
+                replace(t, size=self.key_length) if t.role is Role.KEYS else t
+                for t in tiles
+            ]
+        return self.layout.arranged(tensor, tiles, self.batch_size)
+
+    def as_called(self, tensor: Tensor) -> Tensor:
+        """``(batch, heads, queries, keys)`` in the model's own layout."""
+        return self.layout.restored(tensor, self._tiles).reshape(self._raw.shape)
 
     def _rows(self, tensor: Tensor, rows: Rows) -> Tensor:
         tensor = self._arranged(tensor)

@@ -3,44 +3,46 @@
 A softmax is followed through what may stand between it and the values (dropout, a
 cast, a reshape, a mask). It counts as attention once its own dimension is summed
 away in a product with values: ``weights @ values``, ``einsum``, or
-``(weights * values).sum(dim)``. A classifier's output softmax is never multiplied by
-values; the router of a mixture of experts is told apart in ``_is_mixture``.
+``(weights * values).sum(dim)``. The product says what the other dimensions are. A
+classifier's output softmax is never multiplied by values; the router of a mixture of
+experts is told apart in ``_values_excluded``.
+
+A softmax that weighs values only after an operation that is not known here is lost, and
+said to be.
 """
 
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture import _operations as ops
+from captum_attngrad.capture._axes import (
+    Axes,
+    Axis,
+    axes_of,
+    broadcast,
+    shaped,
+    without_data,
+)
 from captum_attngrad.capture._softmax_call import SoftmaxCall
+from captum_attngrad.capture._weighing import (
+    Role,
+    Weighing,
+    of_einsum,
+    of_matmul,
+    of_product,
+)
 
-SOFTMAX = frozenset({"softmax", "_softmax"})
-_ELEMENTWISE = frozenset(
-    "dropout dropout_ alpha_dropout feature_dropout to type type_as float double half "
-    "bfloat16 contiguous clone masked_fill masked_fill_ nan_to_num nan_to_num_ div "
-    "div_ true_divide __truediv__ __itruediv__ add add_ __add__ __iadd__ cpu cuda "
-    "requires_grad_".split()
-)
-_RESHAPE = frozenset(
-    "transpose permute swapaxes swapdims movedim moveaxis t unsqueeze squeeze view "
-    "reshape flatten unflatten expand expand_as view_as reshape_as adjoint".split()
-)
-_SLICE = frozenset({"__getitem__", "narrow"})
-# Shape operations whose arguments are sizes.
-_SIZED = frozenset("view reshape unflatten expand expand_as view_as reshape_as".split())
-_PROPERTIES = frozenset(
-    getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH")
-)
-_MATMUL = frozenset("matmul __matmul__ bmm mm mv".split())
-_REVERSED_MATMUL = frozenset({"__rmatmul__"})
-_MATMUL_ADD = frozenset("baddbmm addbmm addmm".split())
-_PRODUCT = frozenset("mul mul_ multiply __mul__ __rmul__ __imul__".split())
-_SUM = frozenset({"sum"})
-_DROPOUT = frozenset("dropout dropout_ alpha_dropout feature_dropout".split())
+_DATA = getattr(torch.Tensor.data, "__get__")  # noqa: B009
+
+# What was weighed: (softmax, values, how, axes of the weights' dimensions).
+SeeValues = Callable[["Softmax", Tensor, Weighing, Axes], None]
 
 
 @dataclass
@@ -53,44 +55,58 @@ class Softmax:
     from_linear: bool  # over the output features of a linear layer
     source: Any
     place: int  # among the fused calls and softmaxes of the forward pass
+    layer: str = ""
     dropped: bool = False  # an active dropout lies between the softmax and the values
     # Which entries weigh values; None until it is known to be attention.
     keys: range | None = None
+    roles: dict[Axis, Role] = field(default_factory=dict)
+    selected: dict[int, set[int]] = field(default_factory=dict)
+    lost: str | None = None  # the operation after which it weighed values unseen
     call: SoftmaxCall | None = None
+
+
+_ONE_KEY = Axis(1, 1, 1)
 
 
 @dataclass(frozen=True)
 class _Track:
-    """What is known of a tensor: ``dim`` is where the softmax dimension has gone."""
+    """What is known of a tensor.
 
-    kind: str  # "weights", "products" (weights times values), "linear" or "stack"
-    dim: int
+    ``dim`` is where the softmax dimension has gone (None: it is split or merged), and
+    ``axes`` where all dimensions have.
+    """
+
+    # "weights", "products" (weights times values), "linear", "stack" or "lost"
+    kind: str
+    axes: Axes
+    dim: int | None
     softmax: Softmax | None = None
     keys: range = range(0)  # which entries of the softmax dimension are left
+    key_axis: Axis = _ONE_KEY
+    roles: tuple[tuple[Axis, Role], ...] = ()  # of products
+    unknown: str = ""  # the operation at which it was lost
 
 
 class WrittenOutAttention:
     """Follows softmax results through the operations of one thread."""
 
-    def __init__(self) -> None:
-        self._tracks: dict[int, tuple[weakref.ref[Tensor], _Track]] = {}
+    def __init__(self, see_values: SeeValues | None = None) -> None:
+        self._tracks: dict[int, tuple[weakref.ref[Tensor], list[_Track]]] = {}
         self._found: list[Softmax] = []
+        self._see_values = see_values
+        self.lost: list[Softmax] = []
 
     def clear(self) -> None:
         self._tracks.clear()
 
     def started(self, result: Tensor, softmax: Softmax) -> None:
         """Follow the result of a softmax."""
-        keys = range(result.shape[softmax.dim])
-        self._follow(result, _Track("weights", softmax.dim, softmax, keys))
+        self._follow(result, _whole("weights", result, softmax.dim, softmax))
 
     def is_linear_feature(self, scores: Tensor, dim: int) -> bool:
-        track = self._track(scores)
-        return (
-            track is not None
-            and track.kind == "linear"
-            and track.dim == dim % scores.dim()
-            and scores.shape[dim] > 1
+        return scores.shape[dim] > 1 and any(
+            track.kind == "linear" and track.dim == dim % scores.dim()
+            for track in self._of(scores)
         )
 
     def see(
@@ -101,7 +117,16 @@ class WrittenOutAttention:
         Returns the softmaxes that it shows to be attention, or of which it shows that
         more entries weigh values than were known.
         """
-        self._see(getattr(func, "__name__", ""), func, args, kwargs, result)
+        name = getattr(func, "__name__", "")
+        if name == "linear":
+            if isinstance(result, Tensor) and result.dim() and result.shape[-1] > 1:
+                self._follow(result, _whole("linear", result, result.dim() - 1))
+        elif name == "stack" and isinstance(result, Tensor):
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+            self._follow(result, _whole("stack", result, dim % result.dim()))
+            self._see_unknown(name, args, kwargs, result)
+        elif self._tracks:
+            self._see(name, func, args, kwargs, result)
         if not self._found:
             return self._found
         found, self._found = self._found, []
@@ -115,197 +140,375 @@ class WrittenOutAttention:
         kwargs: dict[str, Any],
         result: Any,
     ) -> None:
-        if name == "linear":
-            if isinstance(result, Tensor) and result.dim() and result.shape[-1] > 1:
-                self._follow(result, _Track("linear", result.dim() - 1))
-            return
-        if name == "stack":
-            if isinstance(result, Tensor):
-                dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-                self._follow(result, _Track("stack", dim % result.dim()))
-            return
-        if not self._tracks:
-            return
         if name == "einsum":
             self._see_einsum(args)
-        elif name in _MATMUL:
+        elif name in ops.MATMUL:
             self._see_matmul(*_two(args, kwargs))
-        elif name in _REVERSED_MATMUL:
+        elif name in ops.REVERSED_MATMUL:
             self._see_matmul(*reversed(_two(args, kwargs)))
-        elif name in _MATMUL_ADD:
+        elif name in ops.MATMUL_ADD:
             self._see_matmul(*_two(args[1:], kwargs))
-        elif name in _PRODUCT:
+        elif name in ops.PRODUCT:
             self._see_product(*_two(args, kwargs), result)
-        elif name in _SUM:
-            self._see_sum(args, kwargs)
-        elif name in _ELEMENTWISE:
-            self._see_elementwise(name, args, kwargs, result)
-        elif name in _SLICE:
-            self._see_slice(func, args, kwargs, result)
-        elif name in _RESHAPE or (name == "__get__" and func in _PROPERTIES):
-            self._see_reshape(func, args, kwargs, result)
+        elif name in ops.SUM:
+            self._see_sum(name, args, kwargs, result)
+        elif name in ops.ELEMENTWISE:
+            tensor = args[0] if args else kwargs.get("input")
+            self._see_elementwise(name, tensor, args, kwargs, result)
+            if isinstance(tensor, Tensor) and not self._of(tensor):
+                self._see_unknown(name, args, kwargs, result)
+        elif name in ops.ELEMENTWISE_OF_SEVERAL:
+            for tensor in _tensors(args, kwargs):
+                self._see_elementwise(name, tensor, args, kwargs, result)
+        elif name in ops.SLICE:
+            self._see_shape(name, func, args, kwargs, result, slices=True)
+        elif name in ops.RESHAPE or (name == "__get__" and func in ops.PROPERTIES):
+            self._see_shape(name, func, args, kwargs, result, slices=False)
+        elif name == "__setitem__":
+            for track in list(self._of(args[2])):
+                self._lose(name, track, args[0])
+        elif name == "__get__" and func is _DATA:
+            self._see_elementwise(name, args[0], args, kwargs, result)
+        elif name == "topk":
+            self._see_topk(args, kwargs, result)
+        elif name not in ops.QUESTIONS:
+            self._see_unknown(name, args, kwargs, result)
 
     # -- bookkeeping ------------------------------------------------------------------
 
-    def _track(self, tensor: Any) -> _Track | None:
+    def _of(self, tensor: Any) -> list[_Track]:
         entry = self._tracks.get(id(tensor))
-        return None if entry is None else entry[1]
+        return [] if entry is None else entry[1]
 
     def _follow(self, tensor: Any, track: _Track) -> None:
         if not isinstance(tensor, Tensor):
             return
         key = id(tensor)
         tracks = self._tracks
+        known = tracks.get(key)
+        if known is not None:
+            # One tensor may hold several softmaxes, but one of them only in one way.
+            others = [t for t in known[1] if t.softmax is not track.softmax]
+            tracks[key] = (known[0], [*others, track])
+            return
 
         def forget(_: Any) -> None:
             tracks.pop(key, None)
 
-        tracks[key] = (weakref.ref(tensor, forget), track)
+        tracks[key] = (weakref.ref(tensor, forget), [track])
+
+    def _lose(self, name: str, track: _Track, result: Any) -> None:
+        if track.softmax is None:
+            return
+        unknown = track.unknown or name
+        for tensor in _tensors((result,), {}):
+            if tensor.is_floating_point():
+                self._follow(tensor, replace(track, kind="lost", unknown=unknown))
+
+    def _see_unknown(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        for tensor in _tensors(args, kwargs):
+            for track in self._of(tensor):
+                self._lose(name, track, result)
+
+    def _weighs_unseen(self, track: _Track) -> None:
+        softmax = track.softmax
+        if softmax is not None and softmax.keys is None and not softmax.from_linear:
+            if softmax.lost is None:
+                self.lost.append(softmax)
+            softmax.lost = softmax.lost or track.unknown or "an unknown operation"
 
     # -- operations that keep the weights weights -------------------------------------
 
     def _see_elementwise(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+        self,
+        name: str,
+        tensor: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
     ) -> None:
-        tensor = args[0] if args else kwargs.get("input")
-        track = self._track(tensor)
-        if track is None or tensor is None or not isinstance(result, Tensor):
+        if not isinstance(tensor, Tensor) or not isinstance(result, Tensor):
             return
-        if name in _DROPOUT and track.softmax is not None:
-            p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-            training = kwargs.get("training", args[2] if len(args) > 2 else True)
-            if training and p > 0:
-                track.softmax.dropped = True
-        if result.dim() < tensor.dim():
-            return
-        offset = result.dim() - tensor.dim()
-        if result.shape[track.dim + offset] == tensor.shape[track.dim]:
-            self._follow(result, replace(track, dim=track.dim + offset))
+        for track in list(self._of(tensor)):
+            if name in ops.DROPOUT and track.softmax is not None:
+                p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+                training = kwargs.get("training", args[2] if len(args) > 2 else True)
+                if training and p > 0:
+                    track.softmax.dropped = True
+            offset = result.dim() - tensor.dim()
+            if offset < 0:
+                continue
+            dim = None if track.dim is None else track.dim + offset
+            if track.kind == "lost":
+                self._lose(name, track, result)
+            elif dim is None or result.shape[dim] == tensor.shape[dim - offset]:
+                axes = broadcast(track.axes, result.shape)
+                self._follow(result, replace(track, dim=dim, axes=axes))
 
-    def _see_reshape(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    def _see_shape(
+        self,
+        name: str,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        slices: bool,
     ) -> None:
         tensor = args[0] if args else None
-        track = self._track(tensor)
-        if track is None or not isinstance(result, Tensor):
-            return
-        dim = _where_dim_goes(func, args, kwargs, track.dim)
-        if dim is not None:
-            self._follow(result, replace(track, dim=dim))
+        for track in list(self._of(tensor)):
+            if track.kind == "lost" or (name == "__getitem__" and not _basic(args[1])):
+                self._lose(name, track, result)
+                continue
+            results = [result] if isinstance(result, Tensor) else list(result)
+            try:
+                moved = shaped(func, args, kwargs, track.axes, slices)
+                single = (
+                    _where_one_key_goes(func, args, kwargs, track)
+                    if track.key_axis.whole == 1
+                    else None
+                )
+            except (RuntimeError, TypeError, ValueError, NotImplementedError):
+                self._lose(name, track, result)
+                continue
+            for left, found in zip(results, moved, strict=True):
+                following = None
+                if found is not None:
+                    following = _moved(track, found.axes, found.first, single)
+                if following is None and found is not None and slices:
+                    following = _one_key_left(func, args, kwargs, track, found.axes)
+                if following is None:
+                    self._lose(name, track, left)
+                    continue
+                if slices and track.softmax is not None:
+                    gone = {a.stride for dim in track.axes for a in dim}
+                    gone -= {a.stride for dim in following.axes for a in dim}
+                    for stride in gone:
+                        chosen = track.softmax.selected.setdefault(stride, set())
+                        chosen.add(found.first[stride] if found else 0)
+                self._follow(left, following)
 
-    def _see_slice(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    def _see_topk(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
-        tensor = args[0] if args else None
-        track = self._track(tensor)
-        if track is None or not isinstance(tensor, Tensor):
-            return
-        if func.__name__ == "__getitem__" and not _basic(args[1]):
-            return
-        if tensor.shape[track.dim] == 1:
-            self._see_reshape(func, args, kwargs, result)
-            return
-        # The same slice of a tensor in which only this dimension has a stride (of 2, so
-        # that a new axis, which has 0 or 1, is not taken for it).
-        size = tensor.shape[track.dim]
-        shape = [1] * tensor.dim()
-        shape[track.dim] = size
-        probe = torch.empty(2 * size, device="cpu")[::2].view(shape)
-        left = func(probe.expand(tensor.shape), *args[1:], **kwargs)
-        for dim in range(left.dim()):
-            if left.stride(dim) == 2:
-                first = left.storage_offset() // 2
-                keys = track.keys[first : first + left.shape[dim]]
-                self._follow(result, replace(track, dim=dim, keys=keys))
+        """The largest features of a linear layer are features of it."""
+        for track in self._of(args[0] if args else kwargs.get("input")):
+            dim = kwargs.get("dim", args[2] if len(args) > 2 else -1)
+            best = result[0]
+            of_linear = track.kind == "linear" and track.dim == dim % best.dim()
+            if of_linear and best.shape[dim] > 1:
+                self._follow(best, _whole("linear", best, dim % best.dim()))
 
     # -- products with values ---------------------------------------------------------
 
     def _see_matmul(self, left: Any, right: Any) -> None:
         if not (isinstance(left, Tensor) and isinstance(right, Tensor)):
             return
-        track = self._track(left)
-        if track is not None and track.dim == left.dim() - 1 and right.dim() > 1:
-            self._weighs(track, left, right, max(right.dim() - 2, 0))
-        track = self._track(right)
-        if track is not None and left.dim() > 1:
-            contracted = max(right.dim() - 2, 0)
-            if track.dim == contracted:
-                self._weighs(track, right, left, left.dim() - 1)
+        for track in list(self._of(left)):
+            if track.kind == "lost":
+                self._weighs_unseen(track)
+            elif track.dim == left.dim() - 1 and right.dim() > 1:
+                self._weighs(track, left, right, of_matmul(left, right, False))
+        for track in list(self._of(right)):
+            if track.kind == "lost":
+                self._weighs_unseen(track)
+            elif left.dim() > 1 and track.dim == max(right.dim() - 2, 0):
+                self._weighs(track, right, left, of_matmul(right, left, True))
 
     def _see_einsum(self, args: tuple[Any, ...]) -> None:
         if not args or not isinstance(args[0], str):
             return
-        operands = args[1] if isinstance(args[1], (list, tuple)) else args[1:]
-        terms, _, output = args[0].replace(" ", "").partition("->")
-        inputs = terms.split(",")
-        if len(inputs) != len(operands):
-            return
-        if "->" not in args[0]:
-            output = "".join(c for c in set(terms) - {","} if terms.count(c) == 1)
+        operands = list(args[1] if isinstance(args[1], (list, tuple)) else args[1:])
         for i, operand in enumerate(operands):
-            track = self._track(operand)
-            if track is None:
-                continue
-            label = _label(inputs[i], operand.dim(), track.dim)
-            if label is None or label in output:
-                continue
-            for j, other in enumerate(inputs):
-                new = set(other) - set(inputs[i]) - {"."}
-                if j != i and label in other and new & set(output):
-                    dim = _position(other, operands[j].dim(), label)
-                    self._weighs(track, operand, operands[j], dim)
-                    break
+            for track in list(self._of(operand)):
+                if track.kind == "lost":
+                    self._weighs_unseen(track)
+                elif track.dim is not None:
+                    found = of_einsum(args[0], operands, i, track.dim)
+                    if found is not None:
+                        self._weighs(track, operand, operands[found[0]], found[1])
 
     def _see_product(self, left: Any, right: Any, result: Any) -> None:
         if not isinstance(result, Tensor):
             return
         for tensor, other in ((left, right), (right, left)):
-            track = self._track(tensor)
-            if track is None or track.kind not in ("weights", "products"):
-                continue
-            offset = result.dim() - tensor.dim()
-            dim = track.dim + offset
-            if result.shape[dim] != tensor.shape[track.dim]:
-                continue
-            kind = track.kind
-            if isinstance(other, Tensor) and _has_channels(tensor, other, result, dim):
-                if _values_excluded(track, tensor, other, self._track(other)):
-                    continue
-                kind = "products"
-            self._follow(result, replace(track, kind=kind, dim=dim))
-            return
+            for track in list(self._of(tensor)):
+                if track.kind == "lost":
+                    if result.numel() > tensor.numel():
+                        self._weighs_unseen(track)
+                    self._lose("mul", track, result)
+                elif track.kind in ("weights", "products"):
+                    self._multiplied(track, tensor, other, result)
 
-    def _see_sum(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _multiplied(
+        self, track: _Track, tensor: Tensor, other: Any, result: Tensor
+    ) -> None:
+        offset = result.dim() - tensor.dim()
+        dim = None if track.dim is None else track.dim + offset
+        if dim is not None and result.shape[dim] != tensor.shape[dim - offset]:
+            return
+        axes = broadcast(track.axes, result.shape)
+        following = replace(track, dim=dim, axes=axes)
+        if (
+            dim is not None
+            and isinstance(other, Tensor)
+            and _has_channels(tensor, other, result, dim)
+        ):
+            if self._values_excluded(track, other):
+                return
+            assert track.dim is not None
+            weighing = of_product(tensor, other, track.dim)
+            roles = _roles(weighing, track.axes)
+            following = replace(
+                following, kind="products", roles=(*track.roles, *roles)
+            )
+            self._note_values(track, other, weighing)
+        self._follow(result, following)
+
+    def _see_sum(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
         tensor = args[0] if args else kwargs.get("input")
-        track = self._track(tensor)
-        if track is None or tensor is None or track.kind != "products":
+        if not isinstance(tensor, Tensor):
             return
         dims = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
-        if dims is None:
+        if dims is None or not isinstance(dims, (int, list, tuple)):
             return
         dims = dims if isinstance(dims, (list, tuple)) else (dims,)
-        if track.dim in {d % tensor.dim() for d in dims}:
-            self._is_attention(track)
+        summed = {d % tensor.dim() for d in dims}
+        for track in list(self._of(tensor)):
+            if track.kind == "products" and track.dim in summed:
+                if name == "sum":
+                    self._is_attention(track, track.roles)
+            elif track.kind != "lost" and track.dim not in summed:
+                self._lose(name, track, result)
 
     def _weighs(
-        self, track: _Track, weights: Tensor, values: Tensor, values_dim: int
+        self, track: _Track, weights: Tensor, values: Tensor, weighing: Weighing
     ) -> None:
         if track.kind not in ("weights", "products") or track.softmax is None:
             return
-        if _values_excluded(track, weights, values, self._track(values), values_dim):
+        if self._values_excluded(track, values, weighing.values_keys):
             return
-        self._is_attention(track)
+        self._note_values(track, values, weighing)
+        self._is_attention(track, (*track.roles, *_roles(weighing, track.axes)))
 
-    def _is_attention(self, track: _Track) -> None:
+    def _note_values(self, track: _Track, values: Tensor, weighing: Weighing) -> None:
+        if self._see_values is not None and track.softmax is not None:
+            self._see_values(track.softmax, values, weighing, track.axes)
+
+    def _is_attention(
+        self, track: _Track, roles: tuple[tuple[Axis, Role], ...]
+    ) -> None:
         softmax, keys = track.softmax, track.keys
         if softmax is None:
             return
+        for axis, role in roles:
+            # Values that some use does not share may be shared in another.
+            if softmax.roles.get(axis) is not Role.BATCH:
+                softmax.roles[axis] = role
         if softmax.keys is not None:
             known = softmax.keys
             keys = range(min(known.start, keys.start), max(known.stop, keys.stop))
-        if keys != softmax.keys:
+        if softmax.keys is None or keys != softmax.keys:
             softmax.keys = keys
             self._found.append(softmax)
+
+    def _values_excluded(
+        self, track: _Track, values: Tensor, values_dim: int | None = None
+    ) -> bool:
+        """Products with something that is no sequence of values."""
+        if isinstance(values, torch.nn.Parameter) and values.dim() <= 2:
+            # One table for all examples (class embeddings, a codebook, bin centers).
+            return True
+        # A mixture of experts: the gate is the output of a linear layer, and the values
+        # are what several experts made of one input, stacked for the occasion.
+        return (
+            track.softmax is not None
+            and track.softmax.from_linear
+            and any(
+                other.kind == "stack"
+                and (values_dim is None or other.dim == values_dim)
+                for other in self._of(values)
+            )
+        )
+
+
+def _whole(
+    kind: str, tensor: Tensor, dim: int, softmax: Softmax | None = None
+) -> _Track:
+    axes = axes_of(tensor.shape)
+    size = tensor.shape[dim]
+    axis = axes[dim][0] if axes[dim] else Axis(1, 1, 1)
+    return _Track(kind, axes, dim, softmax, range(size), axis)
+
+
+def _moved(
+    track: _Track, axes: Axes, first: dict[int, int], single: int | None
+) -> _Track | None:
+    """The track after a shape operation; None: its keys cannot be followed."""
+    key = track.key_axis
+    if key.whole == 1:
+        return replace(track, axes=axes, dim=single)
+    end = key.stride * key.whole
+    inside = [
+        (i, axis)
+        for i, dim in enumerate(axes)
+        for axis in dim
+        if key.stride <= axis.stride < end
+    ]
+    if not inside:
+        # One key is left, in no dimension that could be told from others.
+        return None
+    dims = {i for i, _ in inside}
+    dim = dims.pop() if len(dims) == 1 else None
+    if dim is not None and len(axes[dim]) > len(inside):
+        dim = None  # merged with other dimensions
+    keys = track.keys
+    if len(inside) == 1:
+        start = first.get(inside[0][1].stride, 0)
+        keys = keys[start : start + inside[0][1].size]
+    return replace(track, axes=axes, dim=dim, keys=keys)
+
+
+def _one_key_left(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], track: _Track, axes: Axes
+) -> _Track | None:
+    """The track after a slice that leaves one of several keys."""
+    if track.dim is None or len(track.axes[track.dim]) != 1:
+        return None
+    # The same slice of a tensor in which only this dimension has a stride (of 2, so
+    # that a new dimension, which has 0 or 1, is not taken for it).
+    shape = [1] * args[0].dim()
+    shape[track.dim] = size = args[0].shape[track.dim]
+    probe = torch.empty(2 * size)[::2].view(shape).expand(args[0].shape)
+    left = func(probe, *args[1:], **kwargs)
+    if not isinstance(left, Tensor):
+        return None
+    dims = [dim for dim in range(left.dim()) if left.stride(dim) == 2]
+    if len(dims) != 1:
+        return None
+    first = left.storage_offset() // 2
+    keys = track.keys[first : first + 1]
+    return replace(track, axes=axes, dim=dims[0], keys=keys, key_axis=Axis(1, 1, 1))
+
+
+def _roles(weighing: Weighing, axes: Axes) -> list[tuple[Axis, Role]]:
+    return [
+        (Axis(axis.stride, axis.whole, axis.whole), role)
+        for dim, role in weighing.roles.items()
+        for axis in axes[dim]
+        if axis.stride  # not of expand
+    ]
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from (each for each in value if isinstance(each, Tensor))
 
 
 def _two(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -322,20 +525,18 @@ def _basic(index: Any) -> bool:
     return all(p is None or p is ... or isinstance(p, (int, slice)) for p in parts)
 
 
-def _where_dim_goes(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dim: int
+def _where_one_key_goes(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], track: _Track
 ) -> int | None:
-    """Position of a dimension after a shape operation; None: it is split or merged.
-
-    The operation is done once more on a tensor without data, whose strides tell its
-    dimensions apart.
-    """
-    tensor = args[0]
+    """Where a softmax dimension of size 1 is after a shape operation."""
+    tensor, dim = args[0], track.dim
+    if dim is None:
+        return None
     shape = list(tensor.shape)
-    if getattr(func, "__name__", "") not in _SIZED:
-        shape[dim] = max(2, shape[dim])  # tells one key from other dimensions of 1
+    if getattr(func, "__name__", "") not in ops.SIZED:
+        shape[dim] = 2  # tells the key from other dimensions of 1
     probe = torch.empty(shape, device="meta")
-    rest = [a.to("meta") if isinstance(a, Tensor) else a for a in args[1:]]
+    rest = [without_data(a) for a in args[1:]]
     moved = func(probe, *rest, **kwargs)
     if not isinstance(moved, Tensor):
         return None
@@ -351,24 +552,6 @@ def _where_dim_goes(
     return found[0] if found else None
 
 
-def _label(term: str, ndim: int, dim: int) -> str | None:
-    """The einsum label of a dimension; None inside an ellipsis."""
-    before, dots, after = term.partition("...")
-    if not dots or dim < len(before):
-        return term[dim] if dim < len(before) else None
-    from_end = ndim - dim
-    return after[-from_end] if from_end <= len(after) else None
-
-
-def _position(term: str, ndim: int, label: str) -> int:
-    before, _, after = term.partition("...")
-    return (
-        before.index(label)
-        if label in before
-        else ndim - len(after) + after.index(label)
-    )
-
-
 def _has_channels(weights: Tensor, other: Tensor, result: Tensor, dim: int) -> bool:
     """Whether ``other`` brings channels of its own that the weights are spread over
     (as values do, and a mask of the weights' own shape does not)."""
@@ -381,26 +564,3 @@ def _has_channels(weights: Tensor, other: Tensor, result: Tensor, dim: int) -> b
             k = dim - (result.dim() - other.dim())
             return k >= 0 and other.shape[k] == result.shape[dim]
     return False
-
-
-def _values_excluded(
-    track: _Track,
-    weights: Tensor,
-    values: Tensor,
-    values_track: _Track | None,
-    values_dim: int | None = None,
-) -> bool:
-    """Products with something that is no sequence of values."""
-    softmax = track.softmax
-    if isinstance(values, torch.nn.Parameter) and values.dim() <= 2:
-        # One table for all examples (class embeddings, a codebook, bin centres).
-        return True
-    # A mixture of experts: the gate is the output of a linear layer, and the values
-    # are what several experts made of one input, stacked for the occasion.
-    return (
-        softmax is not None
-        and softmax.from_linear
-        and values_track is not None
-        and values_track.kind == "stack"
-        and (values_dim is None or values_track.dim == values_dim)
-    )

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._masks import PairMask, select_rows
+from captum_attngrad.capture._weighing import Role, Tile
+from captum_attngrad.capture.keys import Keys
 
 Rows = slice | Tensor
 ALL_ROWS = slice(None)
@@ -30,6 +33,7 @@ class AttentionCall(ABC):
         heads (int): number of attention heads.
         query_length (int): number of queries.
         key_length (int): number of keys.
+        keys_are (Keys): what the keys stand for, as far as it was proved.
     """
 
     kind: str
@@ -42,6 +46,8 @@ class AttentionCall(ABC):
         self.heads = 0
         self.query_length = 0
         self.key_length = 0
+        self.keys_are = Keys()
+        self.layout: Layout
         self._gradients: tuple[Tensor, ...] | None = None
 
     def __repr__(self) -> str:
@@ -52,19 +58,13 @@ class AttentionCall(ABC):
 
     @property
     @abstractmethod
-    def batch_like_sizes(self) -> tuple[int, ...]:
-        """Sizes of the dimensions that may hold the examples, the likeliest first."""
-
-    @property
-    @abstractmethod
-    def may_fold(self) -> bool:
-        """Whether the first of them may hold examples times heads: there is no
-        dimension for the heads then."""
+    def tiles(self) -> list[Tile]:
+        """The dimensions of the weights as the model has them, cut where their roles
+        change."""
 
     @abstractmethod
-    def arrange(self, batch_dim: int, fold: int) -> None:
-        """Fix the layout: which dimension is the batch, and how many heads (or other
-        groups) are folded into it."""
+    def arrange(self, layout: Layout, examples: int) -> None:
+        """Take the layout as known."""
 
     @property
     @abstractmethod
@@ -201,36 +201,52 @@ class FusedCall(AttentionCall):
         return self._raw[0].dtype
 
     @property
-    def batch_like_sizes(self) -> tuple[int, ...]:
-        lead = self._raw[0].shape[:-2]
-        return tuple(lead[:1]) or (1,)
+    def tiles(self) -> list[Tile]:
+        sizes = [n for n in self.lead_shape if n != 1]
+        tiles = [Tile(0, n, Role.BATCH) for n in sizes]
+        tiles.append(Tile(0, self.query_length, Role.OWN))
+        return [*tiles, Tile(0, self.key_length, Role.KEYS)]
 
     @property
-    def may_fold(self) -> bool:
-        return self._raw[0].dim() == 3
+    def lead_shape(self) -> tuple[int, ...]:
+        """The dimensions before queries and channels, as the model has them."""
+        return tuple(self._raw[0].shape[:-2])
 
-    def arrange(self, batch_dim: int, fold: int) -> None:
-        size = self.batch_like_sizes[0]
-        self.batch_size = size // fold
+    def arrange(self, layout: Layout, examples: int) -> None:
+        self.batch_size = examples
+        self.layout = layout
         self.query, self.key, self.value, self._output = (
             self._four_dimensional(t) for t in self._raw
         )
         self.heads = self.query.shape[1]
         mask = self._raw_mask
         if mask is not None:
-            if self._raw[0].dim() == 4 and fold == 1:
+            if self._is_plain:
                 mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
                 mask = mask.expand(-1, -1, self.query_length, self.key_length)
             else:  # as the call saw it, then arranged like the query
-                lead = self._raw[0].shape[:-2]
+                lead = self.lead_shape
                 mask = mask.expand(*lead, self.query_length, self.key_length)
                 mask = self._four_dimensional(mask)
         self.pairs = PairMask(mask, self._causal, self.query_length, self.key_length)
 
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the call itself works on ``(batch, heads, length, channels)``."""
+        first = self.layout.examples in (0, None)
+        return first and self.lead_shape == (self.batch_size, self.heads)
+
     def _four_dimensional(self, tensor: Tensor) -> Tensor:
-        if tensor.dim() == 4 and tensor.shape[0] == self.batch_size:
-            return tensor
-        return tensor.reshape(self.batch_size, -1, *tensor.shape[-2:])
+        lead = [n for n in tensor.shape[:-2] if n != 1]
+        tensor = tensor.reshape(*lead, *tensor.shape[-2:])
+        return self.layout.lead_arranged(tensor, self.batch_size)
+
+    def as_called(self, tensor: Tensor) -> Tensor:
+        """``(batch, heads, length, channels)`` in the model's own layout."""
+        lead = self.lead_shape
+        sizes = [n for n in lead if n != 1]
+        tensor = self.layout.lead_restored(tensor, sizes)
+        return tensor.reshape(*lead, *tensor.shape[-2:])
 
     def _check_unchanged(self, *which: int) -> None:
         for index in which:
@@ -256,17 +272,15 @@ class FusedCall(AttentionCall):
     def attend(self, value: Tensor) -> Tensor:
         """The same fused call with other values, in their dtype."""
         self._check_unchanged(0, 1)
-        mask = self.pairs.mask
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(value.dtype)
-        return torch.nn.functional.scaled_dot_product_attention(
-            self.query.to(value.dtype),
-            self.key.to(value.dtype),
-            value,
-            attn_mask=mask,
-            is_causal=self.pairs.causal,
-            scale=self.scale,
+        return _attend(
+            self.query, self.key, value, self.pairs.mask, self.pairs.causal, self.scale
         )
+
+    def attend_as_called(self, value: Tensor) -> Tensor:
+        """The same, with everything in the model's own layout."""
+        self._check_unchanged(0, 1)
+        query, key = self._raw[:2]
+        return _attend(query, key, value, self._raw_mask, self._causal, self.scale)
 
     @property
     def output_gradient(self) -> Tensor:
@@ -309,6 +323,26 @@ class FusedCall(AttentionCall):
     def _clear(self, pairs: Tensor, rows: Rows) -> Tensor:
         allowed = self.allowed(rows)
         return pairs if allowed is None else pairs.masked_fill(~allowed, 0)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+) -> Tensor:
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(value.dtype)
+    return torch.nn.functional.scaled_dot_product_attention(
+        query.to(value.dtype),
+        key.to(value.dtype),
+        value,
+        attn_mask=mask,
+        is_causal=causal,
+        scale=scale,
+    )
 
 
 def widened(tensor: Tensor) -> Tensor:

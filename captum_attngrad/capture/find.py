@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import Module
 
-from captum_attngrad.capture.recorder import Recorder
+from captum_attngrad.capture.recorder import Recorder, finish_with_model
 
 
 class AttentionLayerInfo(NamedTuple):
@@ -102,7 +102,7 @@ def find_attention_layers(model: Module, *args: Any, **kwargs: Any) -> Attention
     with recorder, torch.no_grad():
         model(*args, **kwargs)
     found: dict[str, list[Any]] = {}
-    for call in recorder.finish():
+    for call in finish_with_model(recorder, None):
         found.setdefault(call.layer, []).append(call)
     modules = dict(model.named_modules())
     return AttentionLayers(

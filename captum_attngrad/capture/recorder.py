@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList
 from torch.utils.hooks import RemovableHandle
 
-from captum_attngrad.capture._held import BothRuns
 from captum_attngrad.capture._interfaces import interfaces
-from captum_attngrad.capture._layout import find_batch
+from captum_attngrad.capture._interventions import Intervention
+from captum_attngrad.capture._layouts import Verdict, layouts_of
 from captum_attngrad.capture._mode import AttentionMode
 from captum_attngrad.capture.calls import AttentionCall
 
@@ -85,21 +85,17 @@ class AttentionRecord:
             call.set_gradients([next(found) for _ in call.sources])
         return list(found)
 
-    def arrange(self, batch_size: int | None) -> None:
+    def arrange(self, verdicts: Sequence[Verdict]) -> None:
         """Bring all calls into the layout (batch, heads, queries, keys)."""
         if len({len(part) for part in self.parts}) > 1:
             raise RuntimeError(
                 "The replicas of the model made different numbers of attention calls: "
                 f"{[len(part) for part in self.parts]}."
             )
-        for same in zip(*self.parts, strict=True):
-            sizes = [
-                sum(size)
-                for size in zip(*(call.batch_like_sizes for call in same), strict=True)
-            ]
-            batch_dim, fold = find_batch(sizes, batch_size, same[0].may_fold)
-            for call in same:
-                call.arrange(batch_dim, fold)
+        for part in self.parts:
+            for call, verdict in zip(part, verdicts, strict=True):
+                call.arrange(*verdict.of_replica(call))
+                call.keys_are = verdict.keys
 
 
 class capture_attention:  # noqa: N801 (a context manager, named as torch's own)
@@ -143,7 +139,8 @@ class capture_attention:  # noqa: N801 (a context manager, named as torch's own)
     ) -> None:
         layers = [model] if layer is None else layer
         layers = [layers] if isinstance(layers, Module) else list(layers)
-        self._recorder = Recorder(layers, model=model, batch_size=batch_size)
+        self._batch_size = batch_size
+        self._recorder = Recorder(layers, model=model)
 
     def __enter__(self) -> AttentionRecord:
         self._recorder.__enter__()
@@ -157,7 +154,7 @@ class capture_attention:  # noqa: N801 (a context manager, named as torch's own)
     ) -> None:
         self._recorder.__exit__(kind, error, traceback)
         if error is None:
-            self._recorder.finish()
+            finish_with_model(self._recorder, self._batch_size)
 
 
 class _Frame(NamedTuple):
@@ -182,8 +179,7 @@ class Recorder:
     Args:
         layers (list of Module): the recorded layers (scopes).
         model (Module, optional): gives the modules their names.
-        batch_size (int, optional): number of examples.
-        value_gradients, start_graph, allow_dropout, skip_unused_rows, factors, held:
+        value_gradients, start_graph, allow_dropout, skip_unused_rows, intervention:
             see :class:`AttentionMode`.
     """
 
@@ -192,29 +188,28 @@ class Recorder:
         layers: Sequence[Module],
         *,
         model: Module | None = None,
-        batch_size: int | None = None,
         value_gradients: bool = True,
         start_graph: bool = False,
         allow_dropout: bool = False,
         skip_unused_rows: bool = False,
-        factors: Mapping[int, Tensor] | None = None,
-        held: Mapping[int, BothRuns] | None = None,
+        intervention: Intervention | None = None,
     ) -> None:
         for layer in layers:
             _check_layer(layer)
         self.record = AttentionRecord()
         self.entered: set[int] = set()  # which of the layers have run
         self.threads: list[tuple[str, list[AttentionCall]]] = []
-        self._layers = list(layers)
-        self._model = model
-        self._batch_size = batch_size
+        self.lost: list[tuple[str, str]] = []  # softmaxes: (layer, operation)
+        self.called_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._modes: list[AttentionMode] = []
+        self.layers = list(layers)
+        self.model = model
         self._options: dict[str, Any] = {
             "value_gradients": value_gradients,
             "start_graph": start_graph,
             "allow_dropout": allow_dropout,
             "skip_unused_rows": skip_unused_rows,
-            "factors": factors,
-            "held": held,
+            "intervention": intervention,
         }
         self._state = _ThreadState()
         self._lock = threading.Lock()
@@ -227,10 +222,10 @@ class Recorder:
             starts = self._where_layers_start()
             for name, module, within in self._named_modules():
                 self._hook(module, _Frame(name, starts.get(id(module), ()), within))
-            if self._model is not None and self._batch_size is None:
+            if self.model is not None:
                 self._handles.append(
-                    self._model.register_forward_pre_hook(
-                        self._note_batch_size, prepend=True, with_kwargs=True
+                    self.model.register_forward_pre_hook(
+                        self._note_call, prepend=True, with_kwargs=True
                     )
                 )
         except BaseException:
@@ -257,22 +252,24 @@ class Recorder:
         interfaces.disable()
         _fast_path.enable()
 
-    def finish(
-        self, batch_size: int | None = None, device_ids: list[int] | None = None
-    ) -> AttentionRecord:
-        """Put the calls in order, once the forward pass is through."""
+    def finish(self, device_ids: list[int] | None = None) -> AttentionRecord:
+        """Put the calls in order, once the forward pass is through. Their layout is
+        not known yet."""
         threads = [thread for thread in self.threads if thread[1]]
         if len(threads) > 1:
             threads.sort(key=lambda thread: _replica_order(thread, device_ids))
         self.record.parts = [list(calls) for _, calls in threads]
+        self.lost = list(
+            dict.fromkeys(each for mode in self._modes for each in mode.lost)
+        )
         self._drop()
-        self.record.arrange(self._batch_size if batch_size is None else batch_size)
         return self.record
 
     def _drop(self) -> None:
         """Let go of the calls, so that no cycle of references keeps their tensors."""
         for _, calls in self.threads:
             calls.clear()
+        self._modes.clear()
 
     # -- hooks ------------------------------------------------------------------------
 
@@ -280,12 +277,12 @@ class Recorder:
         """Every module in the recorded layers, once, under the model's name for it,
         with the layers that contain it."""
         known: dict[int, str] = {}
-        if self._model is not None:
-            known = {id(module): name for name, module in self._model.named_modules()}
+        if self.model is not None:
+            known = {id(module): name for name, module in self.model.named_modules()}
         found: dict[int, tuple[str, Module, tuple[int, ...]]] = {}
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self.layers):
             top = type(layer).__name__
-            if len(self._layers) > 1:
+            if len(self.layers) > 1:
                 top = f"{top}[{index}]"  # the place in the user's list
             for path, module in layer.named_modules(prefix=top):
                 name = known.get(id(module), path)
@@ -297,7 +294,7 @@ class Recorder:
         """Which of the recorded layers begin with a module's forward pass. A list or
         dictionary of modules has none: its children stand for it."""
         starts: dict[int, tuple[int, ...]] = {}
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self.layers):
             waiting = [layer]
             while waiting:
                 module = waiting.pop()
@@ -332,9 +329,10 @@ class Recorder:
         state = self._state
         if state.mode is None:
             calls: list[AttentionCall] = []
+            state.mode = AttentionMode(calls.append, self._where, **self._options)
             with self._lock:
                 self.threads.append((threading.current_thread().name, calls))
-            state.mode = AttentionMode(calls.append, self._where, **self._options)
+                self._modes.append(state.mode)
         return state.mode
 
     def _where(self) -> tuple[str, tuple[int, ...]]:
@@ -345,12 +343,9 @@ class Recorder:
             scopes = set(stack[0].within)
         return stack[-1].name, tuple(sorted(scopes))
 
-    def _note_batch_size(self, _: Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if self._batch_size is None:
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, Tensor) and value.dim():
-                    self._batch_size = value.shape[0]
-                    return
+    def _note_call(self, _: Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self.called_with is None:
+            self.called_with = (tuple(args), dict(kwargs))
 
 
 class _FastPath:
@@ -377,6 +372,60 @@ class _FastPath:
 
 
 _fast_path = _FastPath()
+
+
+def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRecord:
+    """Finish a recording of a model's own call, and run it again to prove layouts."""
+    record = recorder.finish()
+    calls = record.parts[0] if record.parts else []
+    if not calls:
+        return record
+    args, kwargs = recorder.called_with or ((), {})
+    recorder.called_with = None
+    given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+    first = next(
+        (n for n, v in given.items() if isinstance(v, Tensor) and v.dim()), None
+    )
+    examples = batch_size
+    if examples is None:
+        examples = 1 if first is None else len(given[first])
+    model, layers = recorder.model, recorder.layers
+    others = {name: value for name, value in given.items() if name != first}
+
+    def run(arguments: tuple[Any, ...], intervention: Intervention) -> None:
+        names = [first, *others]
+        named = dict(zip(names, arguments, strict=True))
+        if turned:
+            named[first] = arguments[0].transpose(0, 1)
+        for name, value in others.items():
+            if value is given[first]:  # self-attention called as module(x, x, x)
+                named[name] = named[first]
+        again = Recorder(
+            layers, model=model, allow_dropout=True, intervention=intervention
+        )
+        assert model is not None
+        with again, torch.no_grad():
+            model(
+                *(named[i] for i in range(len(args))),
+                **{n: v for n, v in named.items() if isinstance(n, str)},
+            )
+
+    inputs: tuple[Any, ...] = () if first is None else (given[first],)
+    # Only with batch_size is it known that the examples are in the second dimension.
+    turned = bool(inputs) and len(inputs[0]) != examples
+    if turned and inputs[0].shape[1:2] == (examples,):
+        inputs = (inputs[0].transpose(0, 1),)
+    verdicts = layouts_of(
+        calls,
+        model,
+        run if inputs else None,
+        inputs,
+        tuple(others.values()),
+        batch=examples,
+        conventional=True,
+    )
+    record.arrange(verdicts)
+    return record
 
 
 def _check_layer(layer: Any) -> None:

@@ -189,11 +189,25 @@ def test_outputs_that_are_no_tensor() -> None:
 
 def test_examples_that_are_mixed() -> None:
     model = classifier(embed=False)
+    x = torch.randn(4, 5, 8, dtype=torch.float64)
+    for mixed in (
+        lambda x: model(x + x.mean(0)),
+        lambda x: model(x.flatten(0, 1)[None]).expand(4, -1),
+        lambda x: model(x[:, 0].expand(4, 4, 8)),
+    ):
+        method = AttentionGradient(mixed, model.layers)
+        with pytest.raises(ValueError, match="which of the 4 examples: no dimension"):
+            method.attribute(x, 1)
+
+
+def test_copies_of_an_example_count_for_it() -> None:
+    model = classifier(embed=False)
+    x = torch.randn(4, 5, 8, dtype=torch.float64)
     method = AttentionGradient(
         lambda x: model(torch.cat([x, x])).unflatten(0, (2, -1)).sum(0), model.layers
     )
-    with pytest.raises(ValueError, match="batch of 8, while inputs hold 4 examples"):
-        method.attribute(torch.randn(4, 5, 8, dtype=torch.float64), 1)
+    expected = AttentionGradient(model).attribute(x, 1)
+    torch.testing.assert_close(method.attribute(x, 1), 2 * expected)
 
 
 def test_scripted_models() -> None:

@@ -170,6 +170,7 @@ def test_steps_in_one_batch_or_in_chunks(scale: str, target: object) -> None:
     model = classifier()
     ids, mask = token_ids()
     method = IntegratedAttentionGradient(model, scale=scale)
+    method.attribute(ids, target, mask, n_steps=1)  # the layout is proved once
     batches = []
     model.head.register_forward_hook(lambda *args: batches.append(len(args[2])))
     whole = method.attribute(ids, target, mask, n_steps=5)
@@ -318,7 +319,7 @@ def test_bad_input() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x[: len(x) // len(x)]).expand(len(x), -1)
 
-    with pytest.raises(ValueError, match="works on a batch of 1"):
+    with pytest.raises(ValueError, match="which of the 2 examples"):
         IntegratedAttentionGradient(MixesExamples(1, 1)).attribute(
             torch.randn(2, 3, WIDTH), 1
         )

@@ -290,6 +290,7 @@ def test_text_that_is_cut_otherwise_once_more_still_has_labels() -> None:
 def test_passes_and_logits() -> None:
     model = decoder(WithOutput)
     llm = explainer(model)
+    llm.attribute(PROMPT, ANSWER, internal_batch_size=3)  # layouts are proved once
     for size, expected in (
         (None, [((4, 8), 4, False)]),
         (3, [((3, 7), 3, False), ((1, 8), 1, False)]),
@@ -514,5 +515,7 @@ class Prefixed(Decoder):
 
 
 def test_keys_that_are_no_tokens() -> None:
-    with pytest.raises(ValueError, match="attention has 9 keys for a text of 8 tokens"):
+    with pytest.raises(
+        ValueError, match="attends to 9 keys that are not the tokens of the input"
+    ):
         explainer(decoder(Prefixed)).attribute(PROMPT, ANSWER)

@@ -222,6 +222,8 @@ def test_only_the_logits_of_the_answer(tokenizer: Any) -> None:
     shapes = []
     model.lm_head.register_forward_hook(lambda *a: shapes.append(tuple(a[2].shape)))
     llm = LLMAttentionGradient(AttentionGradient(model), tokenizer)
+    llm.attribute(PROMPT, ANSWER)  # the layout is proved once
+    shapes.clear()
     result = llm.attribute(PROMPT, ANSWER)
     tokens = len(result.output_tokens)
     assert shapes == [(tokens, tokens, 330)]

@@ -56,7 +56,7 @@ def test_the_output_of_the_model_is_not_changed() -> None:
         module = nn.MultiheadAttention(8, 2).double()
         x = torch.randn(3, 4, 8, dtype=torch.float64)
         expected = module(x, x, x, need_weights=kind)
-        with capture_attention(module):
+        with capture_attention(module, batch_size=4):  # (tokens, batch, features)
             found = module(x, x, x, need_weights=kind)
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 

@@ -1,0 +1,292 @@
+"""Forward passes that show what depends on which part of the input.
+
+Attention is switched off, so that what a position holds depends on its own token only,
+and some tokens of some examples are changed. What has changed at an attention call
+tells which of its entries belong to which example, and which token a key stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from captum_attngrad.capture._axes import Axes, Axis
+from captum_attngrad.capture._interventions import Attend, Intervention
+from captum_attngrad.capture._weighing import (
+    Weighing,
+    fingerprint,
+    mixed,
+    mixtures,
+    shared_axes,
+)
+
+RUNS = 3  # forward passes with changes
+
+
+@dataclass
+class Seen:
+    """Fingerprints at one attention call.
+
+    Attributes:
+        rows (Tensor): one for each entry of the weights but the keys, in the model's
+            own layout. Then: for each run from the keys whose tokens it does not
+            change, and from all keys; and several numbers for each.
+        values (list): one for each entry of the values, with the axes of the weights in
+            the leading dimensions, then keys, then several numbers for each.
+    """
+
+    rows: Tensor | None = None
+    values: list[tuple[list[tuple[Axis, ...]], Tensor]] = field(default_factory=list)
+
+
+class Probe(Intervention):
+    """Takes fingerprints at some calls.
+
+    Args:
+        places (set of int): the attention calls.
+        off (bool): let these calls give 0 in place of what they attend to.
+        changes (list of Change): of all runs.
+    """
+
+    follows = True
+
+    def __init__(self, places: set[int], off: bool, changes: list[Change]) -> None:
+        self._places, self._off, self._changes = places, off, changes
+        self.seen: dict[int, Seen] = {}
+
+    def output(
+        self, place: int, query: Tensor, key: Tensor, value: Tensor, attend: Attend
+    ) -> Tensor | None:
+        if place not in self._places:
+            return None
+        seen = self.seen.setdefault(place, Seen())
+        rows = mixed(query).unsqueeze(-2)
+        seen.rows = rows.expand(*rows.shape[:-2], RUNS + 1, -1).cpu()
+        groups = query.shape[-3] // key.shape[-3] if key.dim() > 3 else 1
+        if groups > 1:
+            key, value = (t.repeat_interleave(groups, dim=-3) for t in (key, value))
+        both = torch.cat([key, value], dim=-1)
+        seen.values.append(([], mixed(both).cpu()))
+        if not self._off:
+            return attend(value)
+        shape = (*query.shape[:-1], value.shape[-1])
+        return value.new_zeros(shape)
+
+    def replaced(
+        self, place: int, scores: Tensor, weights: Tensor, dim: int
+    ) -> Tensor | None:
+        if place not in self._places:
+            return None
+        seen = self.seen.setdefault(place, Seen())
+        finite = scores.detach().movedim(dim, -1)
+        finite = finite.to(torch.promote_types(finite.dtype, torch.float32))
+        finite = finite.masked_fill(~(finite.abs() < 1e4), 0)
+        every = mixtures(finite)
+        kept = [_kept(c, len(every)).to(every.device) for c in self._changes]
+        parts = [finite @ (every * of_run[:, None]) for of_run in kept]
+        seen.rows = torch.stack([*parts, finite @ every], dim=-2).cpu()
+        return torch.zeros_like(weights) if self._off else weights
+
+    def weighed(
+        self, place: int, values: Tensor, weighing: Weighing, axes: Axes
+    ) -> None:
+        if place in self._places:
+            found = fingerprint(values, weighing).cpu()
+            self.seen.setdefault(place, Seen()).values.append(
+                (shared_axes(weighing, axes), found)
+            )
+
+
+@dataclass(frozen=True)
+class Change:
+    """Which tokens of which examples are changed in one forward pass.
+
+    Args:
+        examples (Tensor): booleans, ``(batch,)``.
+        positions (Sequence): for each input the changed positions of dimension 1,
+            ``(length,)``; None for an input that is left as it is.
+    """
+
+    run: int
+    examples: Tensor
+    positions: Sequence[Tensor | None]
+
+
+def _kept(change: Change, keys: int) -> Tensor:
+    """Which keys stand for tokens that are not changed, if keys are tokens."""
+    for positions in change.positions:
+        if positions is not None and len(positions) == keys:
+            return ~positions
+    return torch.ones(keys, dtype=torch.bool)
+
+
+def changes(inputs: Sequence[Any], batch: int) -> list[Change]:
+    lengths: dict[int, list[Tensor]] = {}
+    made = []
+    for run in range(RUNS):
+        positions: list[Tensor | None] = []
+        for each in inputs:
+            if not _can_change(each):
+                positions.append(None)
+                continue
+            length = each.shape[1]
+            patterns = lengths.setdefault(length, _patterns(length))
+            positions.append(patterns[run])
+        made.append(Change(run, _examples(batch, run), positions))
+    return made
+
+
+def _can_change(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.dim() > 1
+        and value.dtype != torch.bool
+        and not value.is_complex()
+    )
+
+
+def _patterns(length: int) -> list[Tensor]:
+    """For each run, which positions are changed: no two alike, and not periodic."""
+    numbers = torch.arange(1, length + 1)
+    generator = torch.Generator().manual_seed(length)
+    patterns = []
+    for run in range(RUNS):
+        pattern = (numbers >> run) % 2 == 1
+        if length > 7:
+            pattern = torch.rand(length, generator=generator) < 0.5
+            pattern[run] = True
+            pattern[-1 - run] = False
+        elif not bool(pattern.any()):
+            pattern = numbers == numbers[run % length]
+        patterns.append(pattern)
+    return patterns
+
+
+def _examples(batch: int, run: int) -> Tensor:
+    """The first half, every other one, some."""
+    index = torch.arange(batch)
+    if batch == 1:
+        return torch.ones(1, dtype=torch.bool)
+    if run == 0:
+        return index < batch // 2
+    if run == 1:
+        return index % 2 == 1
+    generator = torch.Generator().manual_seed(batch)
+    chosen = torch.rand(batch, generator=generator) < 0.5
+    chosen[0], chosen[-1] = False, True
+    return chosen
+
+
+class Perturbation(TorchFunctionMode):
+    """Adds noise to the embeddings of the changed tokens of integer inputs.
+
+    Token ids stay what they are, so that padding, end tokens and position numbers do
+    too.
+
+    Attributes:
+        used (bool): whether embeddings of an input were seen.
+    """
+
+    def __init__(self, inputs: Sequence[Any], change: Change | None) -> None:
+        super().__init__()
+        self._inputs, self._change = inputs, change
+        self.used = False
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self._change is not None and getattr(func, "__name__", "") == "embedding":
+            indices = [a for a in args if isinstance(a, Tensor) and is_integer(a)]
+            mask = self._mask(indices[0]) if indices else None
+            if mask is not None and isinstance(result, Tensor):
+                self.used = True
+                return noisy(result, mask.to(result.device).unsqueeze(-1), self._change)
+        return result
+
+    def _mask(self, indices: Tensor) -> Tensor | None:
+        """Which of the indices are those of changed tokens; None: they are others."""
+        assert self._change is not None
+        for each, positions in zip(self._inputs, self._change.positions, strict=True):
+            if positions is None or not is_integer(each):
+                continue
+            mask = token_mask(each, positions, self._change)
+            for ids, of_ids in ((each, mask), (each.mT, mask.mT)):
+                if ids.shape != indices.shape and indices.shape != (ids.numel(),):
+                    continue
+                if torch.equal(ids.reshape(-1), indices.reshape(-1).to(ids)):
+                    return of_ids.reshape(indices.shape)
+        return None
+
+
+def is_integer(value: Any) -> bool:
+    return isinstance(value, Tensor) and not (
+        value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
+    )
+
+
+def token_mask(each: Tensor, positions: Tensor, change: Change) -> Tensor:
+    """Where an input is changed, in its own shape."""
+    mask = change.examples[:, None] & positions
+    mask = mask.view(*mask.shape, *[1] * (each.dim() - 2)).expand(each.shape)
+    return mask.to(each.device)
+
+
+def perturbed(each: Any, positions: Tensor | None, change: Change) -> Any:
+    """An input of numbers, with noise at the changed positions."""
+    if positions is None or not each.is_floating_point():
+        return each
+    if each.dim() > 3:
+        mask = change.examples.view(-1, *[1] * (each.dim() - 1))
+        mask = mask & _block(each.shape[1:], change.run)
+    else:
+        mask = token_mask(each, positions, change).cpu()
+        if each.dim() == 3 and change.run == 1 and each.shape[2] > 1:
+            # Some features only, as channels may be explained one by one.
+            mask = mask & (torch.arange(each.shape[2]) % 2 == 0)
+    return noisy(each, mask.to(each.device), change)
+
+
+def _block(shape: torch.Size, run: int) -> Tensor:
+    """A corner of an image or a video, smaller in each run."""
+    mask = torch.ones(shape, dtype=torch.bool)
+    for dim, size in enumerate(shape):
+        if dim == 0 and len(shape) == 3:
+            continue  # the channels of an image
+        part = max(1, size >> (run + 1))
+        start = (0, size // 2, size // 4)[run]
+        index = torch.arange(size)
+        line = (index >= start) & (index < start + part)
+        mask = mask & line.view(-1, *[1] * (len(shape) - 1 - dim))
+    return mask
+
+
+def noisy(tensor: Tensor, mask: Tensor, change: Change) -> Tensor:
+    generator = torch.Generator().manual_seed(change.run)
+    noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+    size = tensor.detach().abs().mean().clamp_min(1e-3)
+    return tensor + noise * size * mask
+
+
+def other_ids(ids: Tensor, positions: Tensor, change: Change) -> Tensor:
+    """Token ids of which some are exchanged for others of the same input, except those
+    that occur at an end (start, end, padding)."""
+    special = torch.cat([ids[:, 0], ids[:, -1]]).unique()
+    common = ids.unique()
+    common = common[~torch.isin(common, special)]
+    if len(common) < 2:
+        common = ids.unique()
+    if len(common) < 2:
+        common = torch.stack([common[0], (common[0] - 1).abs()])
+    mask = token_mask(ids, positions, change) & torch.isin(ids, common)
+    places = torch.searchsorted(common, ids.contiguous()).clamp_max(len(common) - 1)
+    return torch.where(mask, common[(places + 1) % len(common)], ids)

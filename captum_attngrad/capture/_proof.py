@@ -1,0 +1,290 @@
+"""Decide from fingerprints what the dimensions of attention weights are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_attngrad.capture._axes import Axis
+from captum_attngrad.capture._layout import Layout
+from captum_attngrad.capture._probe import Change, Seen
+from captum_attngrad.capture._weighing import Role, Tile
+from captum_attngrad.capture.keys import KeyStatus
+
+# Differences that are rounding, relative to the largest number of their entry.
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}
+_ROUNDING_HALF = 1e-2
+
+
+class NotProvedError(Exception):
+    """The layout of a call could not be proved."""
+
+
+class RefutedError(NotProvedError):
+    """It was proved that no layout fits."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What changed at one call.
+
+    Args:
+        tiles (list of Tile): of the weights.
+        rows (Tensor): booleans ``(runs, *tiles but the keys, 2)``: from keys whose
+            tokens stay the same, from all keys.
+        values (Tensor): booleans ``(runs, *tiles but the keys or 1, keys)``.
+        mixed_uses (bool): values that were weighed one after the other changed in
+            different ways.
+    """
+
+    tiles: list[Tile]
+    rows: Tensor
+    values: Tensor
+    mixed_uses: bool
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.rows.any()) or bool(self.values.any())
+
+
+def evidence(tiles: list[Tile], before: Seen, after: Sequence[Seen]) -> Evidence:
+    """Compare the runs with changes to the one without."""
+    rest = [tile for tile in tiles if tile.role is not Role.KEYS]
+    assert before.rows is not None
+    rows = []
+    for run, seen in enumerate(after):
+        assert seen.rows is not None
+        which = [run, -1]
+        rows.append(_differ(before.rows[..., which, :], seen.rows[..., which, :]))
+    shape = [tile.size for tile in rest]
+    flags = torch.stack(rows).reshape(len(after), *shape, 2)
+    uses = []
+    for i, (axes, base) in enumerate(before.values):
+        parts = [seen.values[i][1] for seen in after]
+        changed = torch.stack([_differ(base, part) for part in parts])
+        if not tiles[0].stride:  # a fused call
+            lead = [t.size for t in rest if t.role is not Role.OWN]
+            placed: Tensor | None = changed.reshape(
+                len(after), *lead, 1, base.shape[-2]
+            )
+        else:
+            placed = _placed(changed, axes, rest)
+        if placed is not None:
+            uses.append(placed)
+    if not uses:
+        raise NotProvedError("its values could not be followed")
+    active = [use for use in uses if bool(use.any())] or uses[:1]
+    same = all(
+        use.shape == active[0].shape and torch.equal(use, active[0]) for use in active
+    )
+    values = active[0]
+    for use in active[1:]:
+        if use.shape[-1] == values.shape[-1]:
+            values = values | use
+    return Evidence(tiles, flags, values, not same)
+
+
+def _differ(one: Tensor, two: Tensor) -> Tensor:
+    """Which entries have changed, by any of the numbers in the last dimension."""
+    if one.shape != two.shape:
+        raise NotProvedError("the model works on other sizes when tokens change")
+    tolerance = _ROUNDING.get(one.dtype, _ROUNDING_HALF)
+    one, two = (torch.nan_to_num(t.double()) for t in (one, two))
+    size = torch.maximum(one.abs(), two.abs()).amax(dim=-2, keepdim=True)
+    return ((one - two).abs() > tolerance * size).any(dim=-1)
+
+
+def _placed(
+    changed: Tensor, axes: list[tuple[Axis, ...]], rest: list[Tile]
+) -> Tensor | None:
+    """Flags with a dimension for each tile, of size 1 where values do not have it."""
+    order: list[int] = []
+    sizes: list[int] = []
+    for dim in axes:
+        for axis in dim:
+            stride, size, whole = axis
+            inside = [
+                i
+                for i, tile in enumerate(rest)
+                if stride <= tile.stride < stride * max(size, 1)
+            ]
+            if size != whole or math.prod(rest[i].size for i in inside) != size:
+                return None
+            order += inside
+            sizes += [rest[i].size for i in inside]
+    runs, keys = changed.shape[0], changed.shape[-1]
+    flags = changed.reshape(runs, *sizes, keys)
+    flags = flags.permute(0, *(1 + i for i in _argsort(order)), len(sizes) + 1)
+    shape = [tile.size if i in order else 1 for i, tile in enumerate(rest)]
+    return flags.reshape(runs, *shape, keys)
+
+
+def _argsort(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def proved_layout(found: Evidence, changes: Sequence[Change], batch: int) -> Layout:
+    """Where the examples are, and which dimensions are heads.
+
+    Raises:
+        NotProvedError: with the reason.
+    """
+    tiles = found.tiles
+    rest = [i for i, tile in enumerate(tiles) if tile.role is not Role.KEYS]
+    keys = next(i for i, tile in enumerate(tiles) if tile.role is Role.KEYS)
+    lead = [i for i in rest if tiles[i].role in (Role.BATCH, Role.BROADCAST)]
+    own = [i for i in rest if tiles[i].role is Role.OWN]
+    examples, inner = None, False
+    if batch > 1:
+        examples, inner = _examples(found, changes, batch, rest, lead, own)
+        if examples in own:
+            own.remove(examples)
+            lead = sorted([*lead, examples])
+    if len(own) > 1:
+        vary = [i for i in own if _varies(found, rest.index(i))]
+        if not vary:
+            raise NotProvedError(
+                f"its {len(own)} dimensions besides examples and keys cannot be told "
+                "into heads and queries"
+            )
+        lead = sorted([*lead, *(i for i in own if i not in vary)])
+        own = vary
+    return Layout(tuple(lead), examples, inner, tuple(own), keys)
+
+
+def _examples(
+    found: Evidence,
+    changes: Sequence[Change],
+    batch: int,
+    rest: list[int],
+    lead: list[int],
+    own: list[int],
+) -> tuple[int, bool]:
+    shared = any(found.tiles[i].role is Role.BATCH for i in lead)
+    # Examples are queries only of values that all of them have in common.
+    for candidates in (lead,) if shared else (lead, own):
+        fitting = []
+        for i in candidates:
+            size = found.tiles[i].size
+            if size % batch:
+                continue
+            inners = (False, True) if size > batch else (False,)
+            at = rest.index(i)
+            for inner in inners:
+                if _fits(found, changes, batch, at, inner):
+                    fitting.append((i, inner))
+        if fitting and candidates is own and bool(found.values.any()):
+            raise NotProvedError(
+                "its queries are the examples, which attend to each other"
+            )
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise NotProvedError("several of its dimensions may hold the examples")
+    raise (RefutedError if found.anything else NotProvedError)(
+        "no dimension of it holds the examples one by one: they share their attention, "
+        "or influence each other"
+    )
+
+
+def _fits(
+    found: Evidence, changes: Sequence[Change], batch: int, at: int, inner: bool
+) -> bool:
+    """Whether exactly the entries of changed examples have changed."""
+    rows = _by_tile(found.rows, at)
+    values = found.values
+    if values.shape[at + 1] == rows.shape[1]:
+        rows = rows | _by_tile(values, at)
+    size = rows.shape[1]
+    index = torch.arange(size)
+    owner = index % batch if inner else index // (size // batch)
+    expected = torch.stack([change.examples[owner] for change in changes])
+    if bool((rows & ~expected).any()):
+        return False
+    # Heads may be dead; examples of which nothing changes are no evidence.
+    seen = rows.any(dim=0)
+    if not all(bool(seen[owner == i].any()) for i in expected_owners(changes)):
+        return False
+    return bool((rows | ~expected | ~seen).all())
+
+
+def _by_tile(flags: Tensor, at: int) -> Tensor:
+    """``(runs, size)``: in which entries of one tile anything changed."""
+    flags = flags.movedim(at + 1, 1)
+    return flags.reshape(*flags.shape[:2], -1).any(dim=2)
+
+
+def expected_owners(changes: Sequence[Change]) -> list[int]:
+    """The examples that are changed in some run."""
+    ever = torch.stack([change.examples for change in changes]).any(dim=0)
+    return [int(i) for i in ever.nonzero().flatten()]
+
+
+def _varies(found: Evidence, at: int) -> bool:
+    rows = found.rows[..., 0].movedim(at + 1, -1)
+    return bool((rows != rows[..., :1]).any())
+
+
+def key_flags(
+    found: Evidence, layout: Layout, changes: Sequence[Change], batch: int
+) -> tuple[Tensor, bool]:
+    """``(runs, keys)``: which keys changed with the changed examples; and whether the
+    heads of one example have different keys."""
+    rest = [i for i, tile in enumerate(found.tiles) if tile.role is not Role.KEYS]
+    kept = [n for n, i in enumerate(rest) if i in layout.lead]
+    gone = [n for n in range(len(rest)) if n not in kept]
+    lead = [found.tiles[rest[n]].size for n in kept]
+    runs = []
+    for run in found.values:
+        flags = run.permute(*kept, *gone, len(rest))
+        flags = flags.flatten(len(kept), -2) if gone else flags.unsqueeze(-2)
+        flags = flags.any(dim=-2, keepdim=True).expand(*lead, 1, flags.shape[-1])
+        runs.append(layout.lead_arranged(flags, batch)[:, :, 0])
+    heads = torch.stack(runs)  # (runs, batch, heads, keys)
+    changed = torch.stack([change.examples for change in changes])[:, :, None, None]
+    heads = heads & changed
+    # Heads that never change say nothing.
+    alive = heads.any(dim=-1, keepdim=True).any(dim=0, keepdim=True)
+    differ = alive & (heads != heads.any(dim=2, keepdim=True))
+    apart = found.mixed_uses or bool(differ.any())
+    return heads.any(dim=2).any(dim=1), apart
+
+
+def key_status(flags: Tensor, changes: Sequence[Change], integers: bool) -> KeyStatus:
+    """What keys stand for, from the runs in which they changed."""
+    if not bool(flags.any()):
+        return KeyStatus.CONSTANT
+    keys = flags.shape[1]
+    same_length = False
+    for j, positions in enumerate(changes[0].positions):
+        if positions is None:
+            continue
+        expected = torch.stack([_not_none(c.positions[j]) for c in changes])
+        length = expected.shape[1]
+        for first in range(keys - length + 1):
+            window = flags[:, first : first + length]
+            outside = int(flags.sum()) - int(window.sum())
+            if torch.equal(window, expected) and not outside:
+                return KeyStatus.TOKENS
+        if length == keys:
+            same_length = True
+            if bool((flags | ~expected).all()):
+                return KeyStatus.MIXED
+    return KeyStatus.OTHER if integers or same_length else KeyStatus.FEATURES
+
+
+def _not_none(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
+
+
+def same_keys(one: Tensor, two: Tensor) -> bool:
+    """Whether two calls can have the same keys: what changes one changes the other, but
+    for what was mixed into one of them on the way."""
+    if one.shape != two.shape or bool(one.any()) != bool(two.any()):
+        return False
+    return not bool((one & ~two).any()) or not bool((two & ~one).any())
