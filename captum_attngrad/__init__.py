@@ -154,6 +154,7 @@ from captum_attngrad.text import (
     phoneme_error_rate,
     word_error_rate,
 )
+from captum_attngrad.verification import LayerVerification, Verification, verify
 from captum_attngrad.visualization import (
     merge_word_pieces,
     plot_alignment,
@@ -165,6 +166,7 @@ from captum_attngrad.visualization import (
 )
 
 # Read from the source text by the build: keep it a plain string.
+
 __version__ = "0.1.0"
 
 # The function that compares is captum_attngrad.compare.compare: at the root its name
@@ -217,6 +219,7 @@ __all__ = [
     "JointIntegratedGradients",
     "LLMAttentionGradient",
     "LayerAttentionGradient",
+    "LayerVerification",
     "LeaveOneOutAgreement",
     "Method",
     "MethodInfo",
@@ -245,6 +248,7 @@ __all__ = [
     "TokenAttack",
     "TrainedG2P",
     "TrainedLSTM",
+    "Verification",
     "Vocab",
     "WordTokenizer",
     "add_key_constant",
@@ -312,5 +316,6 @@ __all__ = [
     "top_token_masks",
     "trained_g2p",
     "trained_lstm",
+    "verify",
     "word_error_rate",
 ]

@@ -114,6 +114,7 @@ class KernelCall(FusedCall):
         super().__init__(
             layer, scopes, query, key, value, None, False, scale, output, sources
         )
+        self.groups = groups
         self._kernel = kernel
         self._check = check
 

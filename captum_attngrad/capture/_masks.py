@@ -16,25 +16,34 @@ BLOCK = 1 << 22
 # A score this far below the best one of its row has weight 0 in every dtype.
 # Masks are written as -inf, finfo.min, -1e9 or -1e4; attention biases stay far above.
 _FORBIDDEN_MARGIN = 5000.0
-# No real score is as low as this (-inf and finfo.min are): forbidden on its own.
+# No real score is as low as this (-inf, finfo.min and -1e9 are): forbidden on its own.
 _NEVER = {torch.float16: -3e4}
+_NEVER_OTHERWISE = -1e8
 
 
 def forbidden_scores(scores: Tensor) -> Tensor:
     """True where an additive mask (or masked score) rules a pair out.
+
+    A row in which nothing is allowed, as for a query that is padding, counts as such if
+    it was filled with one number, or masked with -1e9 or less. Scores to which -1e4 was
+    added throughout a row are taken for what the model makes of them: attention.
 
     Args:
         scores (Tensor): additive mask or masked pre-softmax scores, ``(..., keys)``.
     """
     scores = scores.detach()
     # Also where nothing is allowed in the whole row, as for a query that is padding.
-    never = scores <= _NEVER.get(scores.dtype, -1e30)
+    never = scores <= _NEVER.get(scores.dtype, _NEVER_OTHERWISE)
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
     best = scores.amax(dim=-1, keepdim=True)
     # A row in which nothing is allowed has best = -inf, and -inf - -inf is nan.
     below = scores - best.clamp_min(torch.finfo(scores.dtype).min)
-    return (below <= -_FORBIDDEN_MARGIN) | never
+    never = never | (below <= -_FORBIDDEN_MARGIN)
+    if scores.shape[-1] > 1:
+        filled = (best <= -_FORBIDDEN_MARGIN) & (scores.amin(-1, keepdim=True) == best)
+        never = never | filled
+    return never
 
 
 @dataclass(frozen=True)

@@ -205,23 +205,18 @@ def _fits(
     expected = torch.stack([change.examples[owner] for change in changes])
     if bool((rows & ~expected).any()):
         return False
-    # Heads may be dead; examples of which nothing changes are no evidence.
-    seen = rows.any(dim=0)
-    if not all(bool(seen[owner == i].any()) for i in expected_owners(changes)):
-        return False
-    return bool((rows | ~expected | ~seen).all())
+    # Windows without a changed token stay as they are, and heads may be dead.
+    return all(
+        bool(rows[run][owner == i].any())
+        for run, change in enumerate(changes)
+        for i in change.examples.nonzero().flatten().tolist()
+    )
 
 
 def _by_tile(flags: Tensor, at: int) -> Tensor:
     """``(runs, size)``: in which entries of one tile anything changed."""
     flags = flags.movedim(at + 1, 1)
     return flags.reshape(*flags.shape[:2], -1).any(dim=2)
-
-
-def expected_owners(changes: Sequence[Change]) -> list[int]:
-    """The examples that are changed in some run."""
-    ever = torch.stack([change.examples for change in changes]).any(dim=0)
-    return [int(i) for i in ever.nonzero().flatten()]
 
 
 def _varies(found: Evidence, at: int) -> bool:

@@ -160,6 +160,7 @@ class FusedCall(AttentionCall):
     """
 
     kind = "scaled_dot_product_attention"
+    groups = 1  # query heads that share one key and value head in the model's tensors
 
     def __init__(
         self,

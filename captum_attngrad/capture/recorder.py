@@ -29,10 +29,13 @@ class AttentionRecord:
             threads of their own, the calls of one replica follow those of another.
         parts (list of lists of AttentionCall): the same, one list per replica, in
             the order of their examples. One list for an ordinary model.
+        lost (tuple): softmaxes that weigh values after an operation that cannot be
+            followed: (layer, operation).
     """
 
     def __init__(self) -> None:
         self.parts: list[list[AttentionCall]] = []
+        self.lost: tuple[tuple[str, str], ...] = ()
 
     @property
     def calls(self) -> list[AttentionCall]:
@@ -262,6 +265,7 @@ class Recorder:
         self.lost = list(
             dict.fromkeys(each for mode in self._modes for each in mode.lost)
         )
+        self.record.lost = tuple(self.lost)
         self._drop()
         return self.record
 

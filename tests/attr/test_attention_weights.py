@@ -67,7 +67,9 @@ def test_the_target_does_not_matter_and_padding_does() -> None:
     torch.testing.assert_close(of_tuple, scores, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("fill", [-torch.inf, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize(
+    "fill", [-torch.inf, torch.finfo(torch.float32).min, -1e9, -1e4]
+)
 def test_queries_that_may_see_nothing_count_nothing(fill: float) -> None:
     bias = torch.zeros(3, 3).masked_fill(
         torch.tensor([False, True, False])[:, None], fill

@@ -184,7 +184,9 @@ def test_an_exception_leaves_nothing_behind() -> None:
 def test_forbidden_scores() -> None:
     low = torch.finfo(torch.float16).min
     scores = torch.tensor([[0.0, -3.0, -torch.inf], [-1e9, -1e9, -1e9]])
-    assert forbidden_scores(scores).tolist() == [[False, False, True], [False] * 3]
+    assert forbidden_scores(scores).tolist() == [[False, False, True], [True] * 3]
+    added = torch.tensor([[-1e4 + 0.5, -1e4 - 1.0], [-1e9 - 64, -1e9]])
+    assert forbidden_scores(added).tolist() == [[False, False], [True, True]]
     half = torch.tensor([[1.0, low, -1e4]], dtype=torch.float16)
     assert forbidden_scores(half).tolist() == [[False, True, True]]
     nothing = torch.full((1, 2), -torch.inf)

@@ -1,0 +1,6 @@
+"""Proof on one's own model: what is seen, and whether its gradient is exact."""
+
+from captum_attngrad.verification._verify import verify
+from captum_attngrad.verification.verification import LayerVerification, Verification
+
+__all__ = ["LayerVerification", "Verification", "verify"]
