@@ -233,24 +233,38 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
     def _check_on_path(self, record: AttentionRecord, layers: list[Module]) -> None:
         reached = {s for call in record if call.on_path for s in call.scopes}
         if self.layer is None:
-            self._warn_of_lost(record)
+            self._check_some_on_path(record)
             return
         for i, layer in enumerate(layers):
             if i not in reached:
                 raise RuntimeError(
                     f"The attention weights of layer {type(layer).__name__} are not on "
-                    "the path to the output that is explained: it does not depend on "
-                    "them (something was detached, or another output was chosen)."
+                    f"the path to the output that is explained: {_NO_PATH}"
                 )
 
-    def _warn_of_lost(self, record: AttentionRecord) -> None:
-        lost = {c.layer for c in record} - {c.layer for c in record if c.on_path}
+    def _check_some_on_path(self, record: AttentionRecord) -> None:
+        """Layers without influence count as 0, but there must be one that has some."""
+        found = {call.layer for call in record if call.on_path}
+        lost = ", ".join(repr(n) for n in sorted({c.layer for c in record} - found))
+        if not found:
+            raise RuntimeError(
+                f"None of the attention weights ({lost}) are on the path to the output "
+                f"that is explained: {_NO_PATH}"
+            )
         if lost:
             warnings.warn(
-                "The score does not depend on the attention weights of "
-                f"{', '.join(map(repr, sorted(lost)))}; they count as 0.",
+                f"The score does not depend on the attention weights of {lost}; they "
+                "count as 0.",
                 stacklevel=5,
             )
+
+
+_NO_PATH = (
+    "no gradient reaches them. Either the output does not depend on them, or something "
+    "on the way cannot be differentiated (a detach, an integer or quantized layer, an "
+    "operation without a backward pass). Explain the model before quantization, or "
+    "another output."
+)
 
 
 def _check_batch(record: AttentionRecord, examples: int) -> None:

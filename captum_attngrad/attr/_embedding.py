@@ -80,6 +80,14 @@ def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embe
         handle.remove()
 
 
+def embeddings_lost() -> RuntimeError:
+    return RuntimeError(
+        "The score does not depend on the embeddings: no gradient reaches them. "
+        "Something on the way was detached or cannot be differentiated, or another "
+        "output was chosen."
+    )
+
+
 def check_keys_are_tokens(record: AttentionRecord, text: Tensor) -> None:
     for call in record:
         if call.key_length != text.shape[1]:

@@ -2,10 +2,9 @@ r"""DeepLIFT for models with attention, averaged with joint integrated gradients
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from captum._utils.typing import BaselineType, TargetType
 from captum.log import log_usage
 from torch import Tensor
@@ -15,14 +14,15 @@ from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
 from captum_attngrad.attr._embedding import (
     check_embedding,
     check_keys_are_tokens,
+    embeddings_lost,
     embeddings_of,
 )
+from captum_attngrad.attr._held_path import HeldCalls
 from captum_attngrad.attr._path import both_ends, path_points
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._secants import Secants
 from captum_attngrad.attr._target import LossFunction
 from captum_attngrad.attr.joint_integrated_gradients import JointIntegratedGradients
-from captum_attngrad.capture._held import BothRuns
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
 from captum_attngrad.capture.recorder import AttentionRecord
@@ -153,8 +153,9 @@ class AttentionDeepLift(AttentionGradientAttribution):
             ValueError: no attention in a layer; an embedding that is not called once;
                         baselines of another shape; a target that is missing or out of
                         range; negative ``joint_steps``.
-            RuntimeError: the model does other operations on the baselines than on the
-                        inputs; an attention dropout is active.
+            RuntimeError: the output does not depend on the attention weights or on
+                        the embeddings; the model does other operations on the
+                        baselines than on the inputs; an attention dropout is active.
             NotImplementedError: replicas of the model on several devices; an attention
                         kernel other than ``scaled_dot_product_attention``.
 
@@ -186,8 +187,9 @@ class AttentionDeepLift(AttentionGradientAttribution):
                 f"{len(before)} on the baselines, or in another order: it must make "
                 "the same for both."
             )
-        held = {one.place: (one, two) for one, two in zip(before, record, strict=True)}
-        multipliers = self._multipliers(given, secants, held, text)
+        multipliers = self._multipliers(
+            given, secants, HeldCalls(before, record), record, text
+        )
         scores = (multipliers * (text - masked)).sum(dim=-1)
         if joint_steps:
             check_keys_are_tokens(record, text)
@@ -200,25 +202,25 @@ class AttentionDeepLift(AttentionGradientAttribution):
         self,
         given: tuple[Inputs, TargetType, object | None],
         secants: Secants,
-        held: Mapping[int, BothRuns],
+        held: HeldCalls,
+        record: AttentionRecord,
         text: Tensor,
     ) -> Tensor:
         """What each number in the embeddings is multiplied with."""
         inputs, target, additional_forward_args = given
         with self._running(inputs, additional_forward_args) as (layers, arguments):
             vectors = text.clone().requires_grad_()
-            recorder = self._recorder(layers, arguments, held=held)
+            recorder = self._recorder(layers, arguments, held=held.by_place)
             with (
                 embeddings_of(uncompiled(self._embedding), put_in=vectors),
                 secants.applying(),
             ):
                 score = self._score(recorder, arguments, target)
-            if not score.requires_grad:
-                raise RuntimeError(
-                    "The score does not depend on the embeddings: something was "
-                    "detached, or another output was chosen."
-                )
-            return torch.autograd.grad(score.sum(), vectors)[0]
+            (multipliers,) = held.gradients(score, [vectors])
+        self._check_on_path(record, layers)
+        if multipliers is None:
+            raise embeddings_lost()
+        return multipliers
 
 
 def _check_kinds(record: AttentionRecord) -> None:

@@ -16,6 +16,7 @@ from captum_attngrad.attr._base import AttentionGradientAttribution, Factors, In
 from captum_attngrad.attr._embedding import (
     check_embedding,
     check_keys_are_tokens,
+    embeddings_lost,
     embeddings_of,
 )
 from captum_attngrad.attr._path import (
@@ -181,8 +182,8 @@ class JointIntegratedGradients(AttentionGradientAttribution):
                         embedding that is not called once; baselines of another shape;
                         a target that is missing or out of range; an unknown method,
                         too few steps.
-            RuntimeError: the output does not depend on the attention weights; an
-                        attention dropout is active.
+            RuntimeError: the output does not depend on the attention weights or on
+                        the embeddings; an attention dropout is active.
             NotImplementedError: replicas of the model on several devices.
 
         Examples::
@@ -293,9 +294,9 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             (gradient,) = record.compute_gradients(score, [vectors])
         check_same_calls(record, places)
         self._check_on_path(record, layers)
-        scores = torch.zeros(vectors.shape[:2], dtype=change.dtype).to(change.device)
-        if gradient is not None:
-            scores = (gradient * change.repeat(len(chunk), 1, 1)).sum(dim=-1)
+        if gradient is None:
+            raise embeddings_lost()
+        scores = (gradient * change.repeat(len(chunk), 1, 1)).sum(dim=-1)
         for call in record:
             if call.on_path:
                 scores = scores + _SCORES.of_keys(call).sum(dim=1).to(scores)

@@ -280,7 +280,7 @@ def _backward_of(kind: str) -> Any:
         elif kind == "write":
             return torch.zeros_like(ctx.saved_tensors[0]).copy_(gradient) * 2
         elif kind == "mask":
-            assert gradient[gradient == gradient].numel()
+            assert gradient[gradient < torch.inf].numel()
         elif kind == "random":
             return torch.dropout(gradient, 0.0, train=True) * 2
         elif kind == "memory is short":
