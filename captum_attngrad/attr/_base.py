@@ -227,8 +227,8 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
         with recorder:
             output = output_tensor(uncompiled(self.forward_func)(*arguments))
         if self._loss_func is None:
-            return target_scores(output, target)
-        return loss_scores(output, target, self._loss_func)
+            return target_scores(output, target, len(arguments[0]))
+        return loss_scores(output, target, self._loss_func, len(arguments[0]))
 
     def _check_on_path(self, record: AttentionRecord, layers: list[Module]) -> None:
         reached = {s for call in record if call.on_path for s in call.scopes}

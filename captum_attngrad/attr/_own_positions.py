@@ -148,8 +148,8 @@ def _is_causal(mask: Tensor | None) -> bool:
     return not bool(allowed.triu(1).any())
 
 
-# Without set_materialize_grads(False) a score that no gradient comes from would look, in
-# the layers below, like one whose gradient is 0.
+# Without set_materialize_grads(False) a score that no gradient comes from would look,
+# in the layers below, like one whose gradient is 0.
 
 
 class _Shut(torch.autograd.Function):

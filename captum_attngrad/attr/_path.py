@@ -21,6 +21,7 @@ from captum.attr._utils.common import _format_input_baseline
 from torch import Tensor
 
 from captum_attngrad.attr._base import Inputs
+from captum_attngrad.attr._whole import whole_number
 from captum_attngrad.capture.recorder import AttentionRecord
 
 
@@ -126,11 +127,9 @@ def check_steps(n_steps: int, method: str) -> None:
             f"method={method!r} is unknown: it is one of "
             f"{', '.join(SUPPORTED_METHODS)}."
         )
-    least = 1 if method == "gausslegendre" else 2
-    if n_steps != int(n_steps) or n_steps < least:
-        raise ValueError(
-            f"n_steps={n_steps!r}: {method} needs a whole number of at least {least}."
-        )
+    whole_number(
+        "n_steps", n_steps, 1 if method == "gausslegendre" else 2, f"for {method}"
+    )
 
 
 def check_same_calls(record: AttentionRecord, places: list[int]) -> None:

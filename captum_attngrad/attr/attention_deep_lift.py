@@ -22,6 +22,7 @@ from captum_attngrad.attr._path import both_ends, path_points
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._secants import Secants
 from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.attr._whole import whole_number
 from captum_attngrad.attr.joint_integrated_gradients import JointIntegratedGradients
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
@@ -169,10 +170,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
             >>> masked = input_ids.masked_fill(~special_tokens, tokenizer.mask_token_id)
             >>> attributions = method.attribute(input_ids, masked, target=1)
         """
-        if joint_steps != int(joint_steps) or joint_steps < 0:
-            raise ValueError(
-                f"joint_steps={joint_steps!r}: a whole number of at least 0 is needed."
-            )
+        joint_steps = whole_number("joint_steps", joint_steps, 0)
         formatted, begin = both_ends(inputs, baselines)
         given = formatted, target, additional_forward_args
         secants = Secants()

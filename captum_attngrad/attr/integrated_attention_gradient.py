@@ -35,6 +35,7 @@ from captum_attngrad.attr._queries import (
 )
 from captum_attngrad.attr._reductions import PairScores, zeros
 from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.attr._whole import checked_batch_size
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord
 
@@ -210,6 +211,7 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
             ... )
         """
         check_steps(n_steps, method)
+        internal_batch_size = checked_batch_size(internal_batch_size)
         examples = len(_format_inputs(inputs)[0])
         plain = self._plain_pass(inputs, target, additional_forward_args)
         together = self._scale == "together"

@@ -32,6 +32,7 @@ from captum_attngrad.attr._path import (
 from captum_attngrad.attr._reductions import PairScores
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.attr._whole import checked_batch_size
 from captum_attngrad.capture.recorder import AttentionRecord
 
 _SCORES = PairScores(multiply=True)
@@ -197,6 +198,7 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             >>> attributions = method.attribute(input_ids, masked, target=1)
         """
         check_steps(n_steps, method)
+        internal_batch_size = checked_batch_size(internal_batch_size)
         formatted, begin = both_ends(inputs, baselines)
         record, text, score = self._plain(formatted, target, additional_forward_args)
         check_keys_are_tokens(record, text)
