@@ -31,7 +31,7 @@ class Embeddings:
 
     @property
     def given(self) -> Tensor:
-        """Detached, ``(batch, tokens, features)``."""
+        """Detached, ``(batch, tokens, features)`` or ``(tokens, batch, features)``."""
         if len(self._given) != 1:
             raise ValueError(
                 f"The embedding layer {self._name} was called {len(self._given)} times "

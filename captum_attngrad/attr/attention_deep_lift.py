@@ -92,8 +92,9 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         not supported.
                         Default: None
             embedding (torch.nn.Module): The module that turns tokens into vectors
-                        ``(batch, tokens, features)``, called once in a forward pass,
-                        such as ``model.get_input_embeddings()`` of Hugging Face.
+                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
+                        batch, features)``), called once in a forward pass, such as
+                        ``model.get_input_embeddings()`` of Hugging Face.
             loss_func (Callable, optional): Explain minus this loss, as for
                         :class:`AttentionGradient`.
                         Default: None
@@ -188,11 +189,12 @@ class AttentionDeepLift(AttentionGradientAttribution):
         multipliers = self._multipliers(
             given, secants, HeldCalls(before, record), record, text
         )
-        scores = (multipliers * (text - masked)).sum(dim=-1)
+        ends = self._joint._ends(masked, text, begin, formatted, given[2])
+        scores = (multipliers * (text - masked)).sum(dim=-1).transpose(0, ends.dim)
         if joint_steps:
-            check_keys_are_tokens(record, text)
+            check_keys_are_tokens(record, ends.text)
             points = path_points(joint_steps, "gausslegendre", None)
-            joint = self._joint._along(points, given, record, (masked, text))
+            joint = self._joint._along(points, given, record, ends)
             scores = (scores + joint) / 2
         return (scores,) if isinstance(inputs, tuple) else scores
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from captum._utils.progress import NullProgress, progress
@@ -19,6 +19,7 @@ from captum_attngrad.attr._embedding import (
     embeddings_lost,
     embeddings_of,
 )
+from captum_attngrad.attr._embedding_layout import batch_dimension
 from captum_attngrad.attr._path import (
     Point,
     both_ends,
@@ -36,6 +37,14 @@ from captum_attngrad.attr._whole import checked_batch_size
 from captum_attngrad.capture.recorder import AttentionRecord
 
 _SCORES = PairScores(multiply=True)
+
+
+class Ends(NamedTuple):
+    """The embeddings that a path goes between, ``(batch, tokens, features)``."""
+
+    masked: Tensor
+    text: Tensor
+    dim: int  # of the examples in the layout of the model, 0 or 1
 
 
 class JointIntegratedGradients(AttentionGradientAttribution):
@@ -70,10 +79,11 @@ class JointIntegratedGradients(AttentionGradientAttribution):
     probability.
 
     Cost: ``n_steps`` forward and backward passes, several in one larger batch, and
-    two forward passes more. Fused attention stays fused, and no (queries x keys)
-    tensor is built. When not to use it: where baselines mean nothing to the model (no
-    mask, unknown or padding token), or where it is the attention alone that is asked
-    about (:class:`IntegratedAttentionGradient`).
+    two forward passes more (three where the size of the embeddings does not show which
+    of their dimensions is the batch). Fused attention stays fused, and no tensor of
+    (queries x keys) is built. When not to use it: where baselines mean nothing to the
+    model (no mask, unknown or padding token), or where it is the attention alone that
+    is asked about (:class:`IntegratedAttentionGradient`).
     """
 
     def __init__(
@@ -100,8 +110,9 @@ class JointIntegratedGradients(AttentionGradientAttribution):
                         not supported.
                         Default: None
             embedding (torch.nn.Module): The module that turns tokens into vectors
-                        ``(batch, tokens, features)``, called once in a forward pass,
-                        such as ``model.get_input_embeddings()`` of Hugging Face.
+                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
+                        batch, features)``), called once in a forward pass, such as
+                        ``model.get_input_embeddings()`` of Hugging Face.
             loss_func (Callable, optional): Explain minus this loss, as for
                         :class:`AttentionGradient`.
                         Default: None
@@ -201,29 +212,34 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         internal_batch_size = checked_batch_size(internal_batch_size)
         formatted, begin = both_ends(inputs, baselines)
         record, text, score = self._plain(formatted, target, additional_forward_args)
-        check_keys_are_tokens(record, text)
         masked = self._plain(begin, target, additional_forward_args)[1]
-        if masked.shape != text.shape:
-            raise ValueError(
-                f"The baselines have embeddings of shape {tuple(masked.shape)}, and "
-                f"the inputs of {tuple(text.shape)}: they must have the same tokens "
-                "and features."
-            )
+        ends = self._ends(masked, text, begin, formatted, additional_forward_args)
+        check_keys_are_tokens(record, ends.text)
         total = self._along(
             path_points(n_steps, method, None),
             (formatted, target, additional_forward_args),
             record,
-            (masked, text),
+            ends,
             internal_batch_size,
             progress if show_progress else NullProgress,
         )
         result = (total,) if isinstance(inputs, tuple) else total
         if not return_convergence_delta:
             return result
-        places = [call.place for call in record]
-        without = scaled_with([Point(0.0, 0.0, None)], places, len(text))
-        start = self._plain(begin, target, additional_forward_args, without)[2]
+        start = self._start(begin, target, additional_forward_args, record)
         return result, total.sum(dim=1) - (score - start).to(total)
+
+    def _start(
+        self,
+        begin: tuple[Tensor, ...],
+        target: TargetType,
+        additional_forward_args: object | None,
+        record: AttentionRecord,
+    ) -> Tensor:
+        """The score where the path starts: baselines, and no attention."""
+        places = [call.place for call in record]
+        without = scaled_with([Point(0.0, 0.0, None)], places, len(begin[0]))
+        return self._plain(begin, target, additional_forward_args, without)[2]
 
     def _plain(
         self,
@@ -232,8 +248,8 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         additional_forward_args: object | None,
         factors: Factors | None = None,
     ) -> tuple[AttentionRecord, Tensor, Tensor]:
-        """A forward pass without autograd: the attention calls, the embeddings and
-        the score."""
+        """A forward pass without autograd: the attention calls, the embeddings (as
+        the model lays them out) and the score."""
         with (
             self._running(inputs, additional_forward_args) as (layers, arguments),
             embeddings_of(uncompiled(self._embedding)) as embeddings,
@@ -249,24 +265,62 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             )
         return record, embeddings.given, score
 
+    def _ends(
+        self,
+        masked: Tensor,
+        text: Tensor,
+        begin: tuple[Tensor, ...],
+        inputs: tuple[Tensor, ...],
+        additional_forward_args: object | None,
+    ) -> Ends:
+        """The embeddings of baselines and inputs, batch first."""
+        if masked.shape != text.shape:
+            raise ValueError(
+                f"The baselines have embeddings of shape {tuple(masked.shape)}, and "
+                f"the inputs of {tuple(text.shape)}: they must have the same tokens "
+                "and features."
+            )
+
+        def embedded(inputs: Inputs, arguments: object | None) -> Tensor:
+            with (
+                self._running(inputs, arguments) as (_, all_arguments),
+                embeddings_of(uncompiled(self._embedding)) as embeddings,
+                torch.no_grad(),
+            ):
+                uncompiled(self.forward_func)(*all_arguments)
+            return embeddings.given
+
+        def doubled() -> Tensor:
+            both, _, arguments = repeated(inputs, None, additional_forward_args, 2)
+            return embedded(both, arguments)
+
+        dim = batch_dimension(
+            type(uncompiled(self._embedding)).__name__,
+            text,
+            inputs,
+            begin,
+            lambda changed: embedded(changed, additional_forward_args),
+            doubled,
+        )
+        return Ends(masked.transpose(0, dim), text.transpose(0, dim), dim)
+
     def _along(
         self,
         points: list[Point],
         arguments: tuple[Inputs, TargetType, object | None],
         record: AttentionRecord,
-        ends: tuple[Tensor, Tensor],
+        ends: Ends,
         internal_batch_size: int | None = None,
         bar: Any = NullProgress,
     ) -> Tensor:
         """The sum over the points of a path between the embeddings ``ends``, for a
         model whose attention calls are those of ``record``."""
-        masked, text = ends
         places = [call.place for call in record]
         total: Tensor | None = None
-        chunks = in_chunks(points, len(text), internal_batch_size, replicas=False)
+        chunks = in_chunks(points, len(ends.text), internal_batch_size, replicas=False)
         for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
             of_points = repeated(*arguments, len(chunk))
-            scores = self._at(chunk, places, text, masked, of_points)
+            scores = self._at(chunk, places, ends, of_points)
             total = scores if total is None else total + scores
         assert total is not None
         return total
@@ -275,14 +329,13 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         self,
         chunk: list[Point],
         places: list[int],
-        text: Tensor,
-        masked: Tensor,
+        ends: Ends,
         of_points: tuple[Inputs, TargetType, object | None],
     ) -> Tensor:
         """What these points of the path add to the scores, ``(batch, tokens)``."""
         inputs, target, additional_forward_args = of_points
-        change = text - masked
-        factors = scaled_with(chunk, places, len(text))
+        masked, change = ends.masked, ends.text - ends.masked
+        factors = scaled_with(chunk, places, len(masked))
         with self._running(inputs, additional_forward_args) as (layers, arguments):
             # Made in here, where inference_mode is off: its tensors take no gradients.
             vectors = torch.cat([masked + point.factor * change for point in chunk])
@@ -290,7 +343,8 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             recorder = self._recorder(
                 layers, arguments, value_gradients=True, factors=factors
             )
-            with embeddings_of(uncompiled(self._embedding), put_in=vectors):
+            put_in = vectors.transpose(0, ends.dim).contiguous()
+            with embeddings_of(uncompiled(self._embedding), put_in=put_in):
                 score = self._score(recorder, arguments, target)
             record = self._finished(recorder, layers, arguments)
             (gradient,) = record.compute_gradients(score, [vectors])

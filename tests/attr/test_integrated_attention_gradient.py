@@ -272,6 +272,15 @@ def test_captums_tools_and_conventions() -> None:
         close(method.attribute(x.clone(), 1, n_steps=3), plain)
 
 
+def test_one_step_at_a_time_inside_inference_mode() -> None:
+    model, (ids, _) = classifier(), token_ids()
+    method = IntegratedAttentionGradient(model)
+    expected = method.attribute(ids, 1, n_steps=3)
+    with torch.inference_mode():
+        found = method.attribute(ids.clone(), 1, n_steps=3, internal_batch_size=4)
+    close(found.clone(), expected)
+
+
 def test_half_precision_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model, x = Encoder(2, 2).eval(), torch.randn(2, 4, WIDTH)
