@@ -185,6 +185,21 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
         GradientAttribution.__init__(self, forward_func)
         self._loss_func = loss_func
 
+    def compute_convergence_delta(self, *_: Any, **__: Any) -> Tensor:
+        """
+        Not for every attribution: see ``has_convergence_delta()``.
+
+        Raises:
+            NotImplementedError: where the scores are not made to sum to a difference
+                of outputs. What Captum would compute in its place compares them with
+                two points that have no part in them.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no convergence delta, since its scores do not "
+            "sum to a difference of outputs (has_convergence_delta() is False). "
+            "IntegratedAttentionGradient and JointIntegratedGradients have one."
+        )
+
     def _record(
         self,
         inputs: Inputs,

@@ -24,6 +24,7 @@ from captum_attngrad.attr._path import (
     path_points,
     repeated,
     scaled_with,
+    sums_of_examples,
     weighted_with,
 )
 from captum_attngrad.attr._queries import (
@@ -263,7 +264,8 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
             (``scale="one"``: the sum of these differences over the attention calls).
 
         Raises:
-            ValueError: if only some heads are summed, which is not complete.
+            ValueError: if only some heads are summed, which is not complete, or
+                        attributions are those of other examples.
         """
         if self._heads is not None:
             raise ValueError(
@@ -271,11 +273,10 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
                 "out, or use attribute(..., return_convergence_delta=True), which "
                 "counts all heads in the delta."
             )
-        if isinstance(attributions, tuple):
-            (attributions,) = attributions
+        total = sums_of_examples(attributions, len(_format_inputs(inputs)[0]))
         plain = self._plain_pass(inputs, target, additional_forward_args)
         due = self._due(plain, inputs, target, additional_forward_args)
-        return attributions.flatten(1).sum(dim=1) - due.to(attributions)
+        return total - due.to(total)
 
     def _plain_pass(
         self, inputs: Inputs, target: TargetType, additional_forward_args: object | None

@@ -29,6 +29,7 @@ from captum_attngrad.attr._path import (
     path_points,
     repeated,
     scaled_with,
+    sums_of_examples,
 )
 from captum_attngrad.attr._reductions import PairScores
 from captum_attngrad.attr._running import uncompiled
@@ -228,6 +229,41 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             return result
         start = self._start(begin, target, additional_forward_args, record)
         return result, total.sum(dim=1) - (score - start).to(total)
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def compute_convergence_delta(
+        self,
+        attributions: Tensor | tuple[Tensor],
+        start_point: BaselineType,
+        end_point: Inputs,
+        target: TargetType = None,
+        additional_forward_args: object | None = None,
+    ) -> Tensor:
+        r"""
+        How far attributions are from completeness.
+
+        Args:
+
+            attributions (Tensor or tuple[Tensor]): What :meth:`attribute` returned.
+            start_point (scalar, Tensor, tuple of scalar, or Tensor): The ``baselines``
+                        that it was called with; None for zeros. The path starts there
+                        without attention.
+            end_point (Tensor or tuple[Tensor, ...]): The ``inputs`` that it was called
+                        with.
+            target, additional_forward_args: what it was called with.
+
+        Returns:
+            *Tensor* ``(batch,)``: the sum of the scores of each example, minus its
+            score with full attention, plus that of its baseline without attention.
+
+        Raises:
+            ValueError: attributions of other examples; and as :meth:`attribute`.
+        """
+        formatted, begin = both_ends(end_point, start_point)
+        total = sums_of_examples(attributions, len(formatted[0]))
+        record, _, score = self._plain(formatted, target, additional_forward_args)
+        start = self._start(begin, target, additional_forward_args, record)
+        return total - (score - start).to(total)
 
     def _start(
         self,
