@@ -183,6 +183,11 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
             self, forward_func, layer, device_ids, heads=heads
         )
         GradientAttribution.__init__(self, forward_func)
+        if loss_func is not None and not callable(loss_func):
+            raise TypeError(
+                f"loss_func={loss_func!r:.80} ({type(loss_func).__name__}) cannot be "
+                "called: expected None, or a function of the output and the target."
+            )
         self._loss_func = loss_func
 
     def compute_convergence_delta(self, *_: Any, **__: Any) -> Tensor:

@@ -102,6 +102,11 @@ def loss_scores(
 def _row_by_row(output: Tensor, examples: int) -> Tensor:
     """The output, if it has one row for each example. For one example a number without
     any dimension will do, as in Captum."""
+    if output.is_complex():
+        raise ValueError(
+            f"forward_func returned {output.dtype}: a score is a real number. Return "
+            "its real part or its absolute value."
+        )
     if not output.dim():
         output = output.reshape(1)
     if len(output) != examples:

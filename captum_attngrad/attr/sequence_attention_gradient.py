@@ -141,6 +141,11 @@ class SequenceAttentionGradient(PerOutputAttribution):
             forward_func, layer, device_ids, heads=heads, loss_func=loss_func
         )
         self._scores = PairScores(multiply_by_attention, center, positive_only)
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+            raise ValueError(
+                f"ignore_index={ignore_index!r:.80}: expected an integer, the target of"
+                " outputs that are not explained (one that is no token id)."
+            )
         self._ignore_index = ignore_index
 
     @property

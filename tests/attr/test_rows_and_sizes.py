@@ -14,6 +14,7 @@ from captum_attngrad import (
     AttentionDeepLift,
     AttentionGradient,
     AttentionRelevance,
+    AttentionRollout,
     IntegratedAttentionGradient,
     JointIntegratedGradients,
     LayerAttentionGradient,
@@ -197,3 +198,18 @@ def test_answers_are_ids(dtype: torch.dtype) -> None:
     llm = LLMAttentionGradient(AttentionGradient(decoder()), WordTokenizer())
     with pytest.raises(ValueError, match=f"dtype {dtype}, expected the token ids"):
         llm.attribute("the cat sat", torch.ones(2, dtype=dtype))
+
+
+def test_other_options_of_the_wrong_kind() -> None:
+    model, (ids, _) = classifier(), token_ids()
+    with pytest.raises(TypeError, match=r"loss_func=3 \(int\) cannot be called"):
+        AttentionGradient(model, loss_func=3)
+    for residual in ("half", True, float("nan"), 2):
+        with pytest.raises(ValueError, match="residual is a share from 0 to 1, got"):
+            AttentionRollout(model, residual=residual)
+    for index in (None, 1.5, True):
+        with pytest.raises(ValueError, match=r"ignore_index=.*: expected an integer"):
+            SequenceAttentionGradient(model, ignore_index=index)
+    method = AttentionGradient(lambda x: model(x) * 1j, list(model.layers))
+    with pytest.raises(ValueError, match=r"returned torch\.complex128: a score is a"):
+        method.attribute(ids, 1)
