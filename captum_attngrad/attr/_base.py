@@ -135,9 +135,16 @@ class AttentionAttribution(LayerAttribution):
     def _finished(
         self, recorder: Recorder, layers: list[Module], arguments: Arguments
     ) -> AttentionRecord:
+        record = self._found(recorder, layers, arguments)
+        self._arrange(record, layers, arguments)
+        return record
+
+    def _found(
+        self, recorder: Recorder, layers: list[Module], arguments: Arguments
+    ) -> AttentionRecord:
+        """The recorded calls, whose layout is not known yet."""
         record = recorder.finish(self._device_ids())
         self._check_found(recorder, record, layers, arguments)
-        self._arrange(record, layers, arguments)
         self._warn_of_unseen(recorder)
         return record
 
@@ -187,9 +194,13 @@ class AttentionAttribution(LayerAttribution):
         if len(record.parts) > 1:
             return None
         if calls[0].batch_size == 1:
-            # One example does not tell: look at two.
+            # One example does not tell: look at two. Where they cannot be kept apart,
+            # one point at a time is still exact.
             twice, _, more = repeated(inputs, None, additional_forward_args, 2)
-            calls = self._record_forward(twice, more).calls
+            try:
+                calls = self._record_forward(twice, more).calls
+            except ValueError:
+                return None
         try:
             return {call.place: example_dimension(call) for call in calls}
         except NotImplementedError:
@@ -258,7 +269,47 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
             self, forward_func, layer, device_ids, heads=heads
         )
         GradientAttribution.__init__(self, forward_func)
+        if loss_func is not None and not callable(loss_func):
+            raise TypeError(
+                f"loss_func={loss_func!r:.80} ({type(loss_func).__name__}) cannot be "
+                "called: expected None, or a function of the output and the target."
+            )
         self._loss_func = loss_func
+
+    def compute_convergence_delta(self, *_: Any, **__: Any) -> Tensor:
+        """
+        Not for every attribution: see ``has_convergence_delta()``.
+
+        Raises:
+            NotImplementedError: where the scores are not made to sum to a difference
+                of outputs. What Captum would compute in its place compares them with
+                two points that have no part in them.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no convergence delta, since its scores do not "
+            "sum to a difference of outputs (has_convergence_delta() is False). "
+            "IntegratedAttentionGradient and JointIntegratedGradients have one."
+        )
+
+    def _arrange(
+        self, record: AttentionRecord, layers: list[Module], arguments: Arguments
+    ) -> None:
+        try:
+            super()._arrange(record, layers, arguments)
+        except ValueError:
+            # A quantized model often fails here, for examples share its rounding; that
+            # it has no gradient says more.
+            self._check_differentiable(layers, arguments)
+            raise
+
+    def _check_differentiable(self, layers: list[Module], arguments: Arguments) -> None:
+        """Some output depends on some attention."""
+        recorder = self._recorder(layers)
+        with recorder:
+            output = output_tensor(uncompiled(self.forward_func)(*arguments))
+        record = recorder.finish()
+        record.compute_gradients(output.sum())
+        self._check_some_on_path(record)
 
     def _record(
         self,
@@ -289,9 +340,10 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
                 # The graph was lost on the way, as when replicas ran in threads of
                 # their own: build it from the first operation on.
                 recorder, score = forward(lazy=False)
-            record = self._finished(recorder, layers, arguments)
+            record = self._found(recorder, layers, arguments)
             record.compute_gradients(score)
-        self._check_on_path(record, layers)
+            self._check_on_path(record, layers)
+            self._arrange(record, layers, arguments)
         return record
 
     def _score(
@@ -301,28 +353,34 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
         with recorder:
             output = output_tensor(uncompiled(self.forward_func)(*arguments))
         if self._loss_func is None:
-            return target_scores(output, target)
-        return loss_scores(output, target, self._loss_func)
+            return target_scores(output, target, len(arguments[0]))
+        return loss_scores(output, target, self._loss_func, len(arguments[0]))
 
     def _check_on_path(self, record: AttentionRecord, layers: list[Module]) -> None:
         reached = {s for call in record if call.on_path for s in call.scopes}
         if self.layer is None:
-            self._warn_of_lost(record)
+            self._check_some_on_path(record)
             return
         for i, layer in enumerate(layers):
             if i not in reached:
                 raise RuntimeError(
                     f"The attention weights of layer {type(layer).__name__} are not on "
-                    "the path to the output that is explained: it does not depend on "
-                    "them (something was detached, or another output was chosen)."
+                    f"the path to the output that is explained: {_NO_PATH}"
                 )
 
-    def _warn_of_lost(self, record: AttentionRecord) -> None:
-        lost = {c.layer for c in record} - {c.layer for c in record if c.on_path}
+    def _check_some_on_path(self, record: AttentionRecord) -> None:
+        """Layers without influence count as 0, but there must be one that has some."""
+        found = {call.layer for call in record if call.on_path}
+        lost = ", ".join(repr(n) for n in sorted({c.layer for c in record} - found))
+        if not found:
+            raise RuntimeError(
+                f"None of the attention weights ({lost}) are on the path to the output "
+                f"that is explained: {_NO_PATH}"
+            )
         if lost:
             warnings.warn(
-                "The score does not depend on the attention weights of "
-                f"{', '.join(map(repr, sorted(lost)))}; they count as 0.",
+                f"The score does not depend on the attention weights of {lost}; they "
+                "count as 0.",
                 stacklevel=5,
             )
 
@@ -342,3 +400,11 @@ def repeated(
         _expand_target(target, times),
         _expand_additional_forward_args(arguments, times),
     )
+
+
+_NO_PATH = (
+    "no gradient reaches them. Either the output does not depend on them, or something "
+    "on the way cannot be differentiated (a detach, an integer or quantized layer, an "
+    "operation without a backward pass). Explain the model before quantization, or "
+    "another output."
+)

@@ -31,7 +31,7 @@ class Embeddings:
 
     @property
     def given(self) -> Tensor:
-        """Detached, ``(batch, tokens, features)``."""
+        """Detached, ``(batch, tokens, features)`` or ``(tokens, batch, features)``."""
         if len(self._given) != 1:
             raise ValueError(
                 f"The embedding layer {self._name} was called {len(self._given)} times "
@@ -78,6 +78,14 @@ def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embe
         yield seen
     finally:
         handle.remove()
+
+
+def embeddings_lost() -> RuntimeError:
+    return RuntimeError(
+        "The score does not depend on the embeddings: no gradient reaches them. "
+        "Something on the way was detached or cannot be differentiated, or another "
+        "output was chosen."
+    )
 
 
 def check_keys_are_tokens(record: AttentionRecord, text: Tensor) -> None:

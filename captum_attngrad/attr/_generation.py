@@ -71,6 +71,8 @@ def checked_ids(ids: Any, examples: int) -> Tensor:
         or len(ids) != examples
         or ids.shape[1] < 2
         or ids.is_floating_point()
+        or ids.is_complex()
+        or ids.dtype == torch.bool
     ):
         given = (
             f"{ids.dtype} of shape {tuple(ids.shape)}"

@@ -73,5 +73,5 @@ def output_scores(
         return output.gather(2, ids).squeeze(-1)
     rows = kept.flatten().nonzero().squeeze(1)
     classes = output.flatten(0, 1).index_select(0, rows)
-    scores = loss_scores(classes, targets.flatten()[rows], loss_func)
+    scores = loss_scores(classes, targets.flatten()[rows], loss_func, len(rows))
     return scores.new_zeros(kept.numel()).index_add(0, rows, scores).view(kept.shape)

@@ -274,8 +274,10 @@ def _backward(
                         is_grads_batched=True,
                     )
                 )
-        except (RuntimeError, NotImplementedError):
-            pass  # some operation cannot be batched: one output after the other
+        except RuntimeError as error:
+            if not _cannot_be_batched(error):
+                raise
+            # Some operation cannot be batched: one output after the other.
     single = [
         torch.autograd.grad(
             scores, sources, cotangent, retain_graph=True, allow_unused=True
@@ -286,6 +288,28 @@ def _backward(
         None if found[0] is None else torch.stack(found)
         for found in zip(*single, strict=True)
     ]
+
+
+# How torch says, from 2.3 to 2.13, that an operation of a backward pass cannot run on
+# a batch of cotangents: no rule for it, a write of batched values into a tensor that is
+# not batched, a random operation, or an operation that reads memory or sizes directly.
+_CANNOT_BE_BATCHED = (
+    "Batching rule not implemented for ",
+    "vmap: ",
+    "vmap only supports tensors of dimensionality up to ",
+    "NYI: ",
+    "Cannot access data pointer of Tensor that doesn't have storage",
+    "!batched_tensor_inputs.empty() INTERNAL ASSERT FAILED",
+)
+
+
+def _cannot_be_batched(error: RuntimeError) -> bool:
+    """Whether ``error`` is about the batch. Anything else, running out of memory above
+    all, would not go away one output at a time, or would go away slowly and unseen."""
+    # What batched tensors do not have at all, such as a storage, is not implemented.
+    return isinstance(error, NotImplementedError) or str(error).startswith(
+        _CANNOT_BE_BATCHED
+    )
 
 
 def _copy_rows(

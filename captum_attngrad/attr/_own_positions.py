@@ -148,16 +148,21 @@ def _is_causal(mask: Tensor | None) -> bool:
     return not bool(allowed.triu(1).any())
 
 
+# Without set_materialize_grads(False) a score that no gradient comes from would look,
+# in the layers below, like one whose gradient is 0.
+
+
 class _Shut(torch.autograd.Function):
     """The same tensor; no gradient in passes that keep positions apart."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, switch: Switch) -> Tensor:
         ctx.switch = switch
+        ctx.set_materialize_grads(False)
         return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
         return (None if ctx.switch.own_only else gradients[0]), None
 
 
@@ -179,12 +184,13 @@ class _OwnAttention(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(output, query, key, value, mask)
         ctx.causal, ctx.scale, ctx.switch = causal, scale, switch
+        ctx.set_materialize_grads(False)
         return output.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.own_only:
             return gradient, None, None, None, None, None, None, None
         output, query, key, value, mask = ctx.saved_tensors
         # O_t = sum_k A_tk v_k:  dv_t = A_tt dO_t,
@@ -229,12 +235,13 @@ class _OwnScores(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(query)
         ctx.switch = switch
+        ctx.set_materialize_grads(False)
         return scores.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.own_only:
             return gradient, None, None, None
         (query,) = ctx.saved_tensors
         own = gradient.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
@@ -250,12 +257,13 @@ class _OwnValues(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weights)
         ctx.switch = switch
+        ctx.set_materialize_grads(False)
         return output.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.own_only:
             return gradient, None, None, None
         (weights,) = ctx.saved_tensors
         own = weights.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from captum._utils.common import _format_inputs
@@ -13,10 +13,10 @@ from captum.attr._utils.approximation_methods import (
     SUPPORTED_METHODS,
     approximation_parameters,
 )
-from captum.attr._utils.common import _format_input_baseline
 from torch import Tensor
 
 from captum_attngrad.attr._base import Inputs
+from captum_attngrad.attr._whole import whole_number
 from captum_attngrad.capture._interventions import Scale
 from captum_attngrad.capture._layout import ExampleDimension
 from captum_attngrad.capture.recorder import AttentionRecord
@@ -33,12 +33,67 @@ class Point(NamedTuple):
 def both_ends(
     inputs: Inputs, baselines: BaselineType
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and baselines, as tensors of one shape."""
-    formatted, starts = _format_input_baseline(_format_inputs(inputs), baselines)
-    return formatted, tuple(
-        start if isinstance(start, Tensor) else torch.full_like(of, start)
-        for start, of in zip(starts, formatted, strict=True)
-    )
+    """Inputs and baselines, as tensors of one shape.
+
+    Raises:
+        ValueError: if a baseline does not fit its input.
+    """
+    formatted = _format_inputs(inputs)
+    if baselines is None:
+        return formatted, tuple(torch.zeros_like(of) for of in formatted)
+    starts = baselines if isinstance(baselines, tuple) else (baselines,)
+    if len(starts) != len(formatted):
+        raise ValueError(
+            f"There are {len(starts)} baselines for {len(formatted)} inputs: pass one "
+            "for each tensor in inputs, as a tuple (or None, for zeros)."
+        )
+    return formatted, tuple(map(_baseline, starts, formatted))
+
+
+def _baseline(start: Any, of: Tensor) -> Tensor:
+    """A number, a tensor of the same shape, or one example that serves them all."""
+    whole = not (of.is_floating_point() or of.is_complex())
+    if isinstance(start, Tensor):
+        if start.shape not in (of.shape, (1, *of.shape[1:])):
+            raise ValueError(
+                f"baselines have shape {tuple(start.shape)}, and the inputs have shape "
+                f"{tuple(of.shape)}: expected the same shape, or one example that "
+                f"serves all, {(1, *of.shape[1:])}."
+            )
+        if whole and (start.is_floating_point() or start.is_complex()):
+            raise ValueError(
+                f"baselines are {start.dtype}, and the inputs are {of.dtype}: expected "
+                "whole numbers, such as token ids."
+            )
+        return start.to(of.dtype).expand_as(of).contiguous()
+    if isinstance(start, bool) or not isinstance(start, (int, float)):
+        raise ValueError(
+            f"baselines={start!r:.80} ({type(start).__name__}): expected None, a "
+            "number, a tensor, or a tuple of these."
+        )
+    if whole and not float(start).is_integer():
+        raise ValueError(
+            f"baselines={start!r}, and the inputs are {of.dtype}: expected a whole "
+            "number, such as a token id."
+        )
+    return torch.full_like(of, start)
+
+
+def sums_of_examples(attributions: Any, examples: int) -> Tensor:
+    """The sum of the scores of each example, ``(batch,)``."""
+    if isinstance(attributions, tuple) and len(attributions) == 1:
+        (attributions,) = attributions
+    if not isinstance(attributions, Tensor) or attributions.shape[:1] != (examples,):
+        given = (
+            f"shape {tuple(attributions.shape)}"
+            if isinstance(attributions, Tensor)
+            else type(attributions).__name__
+        )
+        raise ValueError(
+            "attributions must be what attribute returned for these inputs, "
+            f"({examples}, keys), got {given}."
+        )
+    return attributions.flatten(1).sum(dim=1)
 
 
 def path_points(n_steps: int, method: str, places: list[int] | None) -> list[Point]:
@@ -79,9 +134,11 @@ def weighted_with(
 
 
 def _by_example(numbers: list[float], examples: int) -> Tensor:
-    # One number serves all examples, also those of a replica that sees only some.
-    each = torch.tensor(numbers, dtype=torch.float64)
-    return each if len(numbers) == 1 else each.repeat_interleave(examples)
+    # Autograd keeps them, which it refuses to do with tensors of inference_mode.
+    with torch.inference_mode(False):
+        each = torch.tensor(numbers, dtype=torch.float64)
+        # One number serves all examples, also those of a replica that sees only some.
+        return each if len(numbers) == 1 else each.repeat_interleave(examples)
 
 
 def in_chunks(
@@ -111,11 +168,9 @@ def check_steps(n_steps: int, method: str) -> None:
             f"method={method!r} is unknown: it is one of "
             f"{', '.join(SUPPORTED_METHODS)}."
         )
-    least = 1 if method == "gausslegendre" else 2
-    if n_steps != int(n_steps) or n_steps < least:
-        raise ValueError(
-            f"n_steps={n_steps!r}: {method} needs a whole number of at least {least}."
-        )
+    whole_number(
+        "n_steps", n_steps, 1 if method == "gausslegendre" else 2, f"for {method}"
+    )
 
 
 def check_same_calls(record: AttentionRecord, places: list[int]) -> None:

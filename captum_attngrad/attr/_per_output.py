@@ -28,6 +28,7 @@ from captum_attngrad.attr._own_positions import OwnPositions, Switch
 from captum_attngrad.attr._queries import check_keys
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._target import output_tensor
+from captum_attngrad.attr._whole import checked_batch_size
 from captum_attngrad.capture.recorder import AttentionRecord, Recorder
 
 
@@ -45,6 +46,7 @@ class PerOutputAttribution(AttentionGradientAttribution):
     ) -> tuple[Layers, Tensor]:
         """The calls that are explained, with the gradient of each output in its row,
         and which outputs are not ignored."""
+        internal_batch_size = checked_batch_size(internal_batch_size)
         with self._running(inputs, additional_forward_args) as (modules, arguments):
             outputs = targets.shape[1]
             recorder, output, seen = self._forward(modules, arguments, outputs)
@@ -154,8 +156,4 @@ def _names(layers: Layers) -> str:
 def _outputs_per_pass(internal_batch_size: int | None, examples: int) -> int | None:
     if internal_batch_size is None:
         return None
-    if internal_batch_size < 1:
-        raise ValueError(
-            f"internal_batch_size must be at least 1, got {internal_batch_size}."
-        )
     return max(1, internal_batch_size // max(1, examples))

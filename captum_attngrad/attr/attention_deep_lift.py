@@ -2,7 +2,7 @@ r"""DeepLIFT for models with attention, averaged with joint integrated gradients
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,14 +15,16 @@ from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
 from captum_attngrad.attr._embedding import (
     check_embedding,
     check_keys_are_tokens,
+    embeddings_lost,
     embeddings_of,
 )
 from captum_attngrad.attr._path import both_ends, path_points
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._secants import Secants
 from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.attr._whole import whole_number
 from captum_attngrad.attr.joint_integrated_gradients import JointIntegratedGradients
-from captum_attngrad.capture._interventions import BothRuns, Hold
+from captum_attngrad.capture._interventions import Hold
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
 from captum_attngrad.capture.recorder import AttentionRecord
@@ -91,8 +93,9 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         not supported.
                         Default: None
             embedding (torch.nn.Module): The module that turns tokens into vectors
-                        ``(batch, tokens, features)``, called once in a forward pass,
-                        such as ``model.get_input_embeddings()`` of Hugging Face.
+                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
+                        batch, features)``), called once in a forward pass, such as
+                        ``model.get_input_embeddings()`` of Hugging Face.
             loss_func (Callable, optional): Explain minus this loss, as for
                         :class:`AttentionGradient`.
                         Default: None
@@ -153,8 +156,9 @@ class AttentionDeepLift(AttentionGradientAttribution):
             ValueError: no attention in a layer; an embedding that is not called once;
                         baselines of another shape; a target that is missing or out of
                         range; negative ``joint_steps``.
-            RuntimeError: the model does other operations on the baselines than on the
-                        inputs; an attention dropout is active.
+            RuntimeError: the output does not depend on the attention weights or on
+                        the embeddings; the model does other operations on the
+                        baselines than on the inputs; an attention dropout is active.
             NotImplementedError: replicas of the model on several devices; an attention
                         kernel other than ``scaled_dot_product_attention``.
 
@@ -168,10 +172,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
             >>> masked = input_ids.masked_fill(~special_tokens, tokenizer.mask_token_id)
             >>> attributions = method.attribute(input_ids, masked, target=1)
         """
-        if joint_steps != int(joint_steps) or joint_steps < 0:
-            raise ValueError(
-                f"joint_steps={joint_steps!r}: a whole number of at least 0 is needed."
-            )
+        joint_steps = whole_number("joint_steps", joint_steps, 0)
         formatted, begin = both_ends(inputs, baselines)
         given = formatted, target, additional_forward_args
         secants = Secants()
@@ -186,12 +187,13 @@ class AttentionDeepLift(AttentionGradientAttribution):
                 "the same for both."
             )
         held = {one.place: (one, two) for one, two in zip(before, record, strict=True)}
-        multipliers = self._multipliers(given, secants, held, text)
-        scores = (multipliers * (text - masked)).sum(dim=-1)
+        multipliers = self._multipliers(given, secants, Hold(held), record, text)
+        ends = self._joint._ends(masked, text, begin, formatted, given[2])
+        scores = (multipliers * (text - masked)).sum(dim=-1).transpose(0, ends.dim)
         if joint_steps:
-            check_keys_are_tokens(record, text)
+            check_keys_are_tokens(record, ends.text)
             points = path_points(joint_steps, "gausslegendre", None)
-            joint = self._joint._along(points, given, record, (masked, text))
+            joint = self._joint._along(points, given, record, ends)
             scores = (scores + joint) / 2
         return (scores,) if isinstance(inputs, tuple) else scores
 
@@ -199,25 +201,42 @@ class AttentionDeepLift(AttentionGradientAttribution):
         self,
         given: tuple[Inputs, TargetType, object | None],
         secants: Secants,
-        held: Mapping[int, BothRuns],
+        hold: Hold,
+        record: AttentionRecord,
         text: Tensor,
     ) -> Tensor:
         """What each number in the embeddings is multiplied with."""
         inputs, target, additional_forward_args = given
         with self._running(inputs, additional_forward_args) as (layers, arguments):
             vectors = text.clone().requires_grad_()
-            recorder = self._recorder(layers, intervention=Hold(held))
+            recorder = self._recorder(layers, intervention=hold)
             with (
                 embeddings_of(uncompiled(self._embedding), put_in=vectors),
                 secants.applying(),
             ):
                 score = self._score(recorder, arguments, target)
-            if not score.requires_grad:
-                raise RuntimeError(
-                    "The score does not depend on the embeddings: something was "
-                    "detached, or another output was chosen."
-                )
-            return torch.autograd.grad(score.sum(), vectors)[0]
+            multipliers = _gradients(score, vectors, hold, record)
+        self._check_on_path(record, layers)
+        if multipliers is None:
+            raise embeddings_lost()
+        return multipliers
+
+
+def _gradients(
+    score: Tensor, vectors: Tensor, hold: Hold, record: AttentionRecord
+) -> Tensor | None:
+    """The gradient by the vectors, None where the score does not depend on them. The
+    calls know from now on whether they are on the path."""
+    if not score.requires_grad:
+        return None
+    given = hold.given
+    gradients = torch.autograd.grad(
+        score.sum(), [*given.values(), vectors], allow_unused=True
+    )
+    by_place = dict(zip(given, gradients, strict=False))
+    for call in record:
+        call.set_gradients([by_place.get(call.place)])
+    return gradients[-1]
 
 
 def _check_kinds(record: AttentionRecord) -> None:

@@ -229,7 +229,7 @@ class AttentionRelevance(AttentionGradientAttribution):
     def _check_on_path(self, record: AttentionRecord, layers: list[Module]) -> None:
         if self._roles:
             # With two sequences the last layers of one of them often have no effect.
-            self._warn_of_lost(record)
+            self._check_some_on_path(record)
         else:
             super()._check_on_path(record, layers)
 

@@ -78,7 +78,9 @@ class AttentionRollout(AttentionAttribution):
                         Default: None, all heads
         """
         super().__init__(forward_func, layer, device_ids, heads=heads)
-        if not 0 <= residual <= 1:
+        given: Any = residual
+        number = isinstance(given, (int, float)) and not isinstance(given, bool)
+        if not number or not 0 <= residual <= 1:
             raise ValueError(f"residual is a share from 0 to 1, got {residual!r}.")
         self._residual = residual
 

@@ -27,6 +27,7 @@ from captum_attngrad.attr._path import (
     in_chunks,
     path_points,
     scaled_with,
+    sums_of_examples,
     weighted_with,
 )
 from captum_attngrad.attr._queries import (
@@ -38,6 +39,7 @@ from captum_attngrad.attr._queries import (
 )
 from captum_attngrad.attr._reductions import PairScores, zeros
 from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.attr._whole import checked_batch_size
 from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord
@@ -214,6 +216,7 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
             ... )
         """
         check_steps(n_steps, method)
+        internal_batch_size = checked_batch_size(internal_batch_size)
         examples = len(_format_inputs(inputs)[0])
         plain = self._plain_pass(inputs, target, additional_forward_args)
         together = self._scale == "together"
@@ -270,7 +273,8 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
             (``scale="one"``: the sum of these differences over the attention calls).
 
         Raises:
-            ValueError: if only some heads are summed, which is not complete.
+            ValueError: if only some heads are summed, which is not complete, or
+                        attributions are those of other examples.
         """
         if self._heads is not None:
             raise ValueError(
@@ -278,11 +282,10 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
                 "out, or use attribute(..., return_convergence_delta=True), which "
                 "counts all heads in the delta."
             )
-        if isinstance(attributions, tuple):
-            (attributions,) = attributions
+        total = sums_of_examples(attributions, len(_format_inputs(inputs)[0]))
         plain = self._plain_pass(inputs, target, additional_forward_args)
         due = self._due(plain, inputs, target, additional_forward_args)
-        return attributions.flatten(1).sum(dim=1) - due.to(attributions)
+        return total - due.to(total)
 
     def _plain_pass(
         self, inputs: Inputs, target: TargetType, additional_forward_args: object | None

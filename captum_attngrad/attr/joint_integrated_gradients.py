@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from captum._utils.progress import NullProgress, progress
@@ -21,8 +21,10 @@ from captum_attngrad.attr._base import (
 from captum_attngrad.attr._embedding import (
     check_embedding,
     check_keys_are_tokens,
+    embeddings_lost,
     embeddings_of,
 )
+from captum_attngrad.attr._embedding_layout import batch_dimension
 from captum_attngrad.attr._path import (
     Point,
     both_ends,
@@ -31,15 +33,25 @@ from captum_attngrad.attr._path import (
     in_chunks,
     path_points,
     scaled_with,
+    sums_of_examples,
 )
 from captum_attngrad.attr._reductions import PairScores
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.attr._whole import checked_batch_size
 from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture._layout import ExampleDimension
 from captum_attngrad.capture.recorder import AttentionRecord
 
 _SCORES = PairScores(multiply=True)
+
+
+class Ends(NamedTuple):
+    """The embeddings that a path goes between, ``(batch, tokens, features)``."""
+
+    masked: Tensor
+    text: Tensor
+    dim: int  # of the examples in the layout of the model, 0 or 1
 
 
 class JointIntegratedGradients(AttentionGradientAttribution):
@@ -74,10 +86,11 @@ class JointIntegratedGradients(AttentionGradientAttribution):
     probability.
 
     Cost: ``n_steps`` forward and backward passes, several in one larger batch, and
-    two forward passes more. Fused attention stays fused, and no (queries x keys)
-    tensor is built. When not to use it: where baselines mean nothing to the model (no
-    mask, unknown or padding token), or where it is the attention alone that is asked
-    about (:class:`IntegratedAttentionGradient`).
+    two forward passes more (three where the size of the embeddings does not show which
+    of their dimensions is the batch). Fused attention stays fused, and no tensor of
+    (queries x keys) is built. When not to use it: where baselines mean nothing to the
+    model (no mask, unknown or padding token), or where it is the attention alone that
+    is asked about (:class:`IntegratedAttentionGradient`).
     """
 
     def __init__(
@@ -104,8 +117,9 @@ class JointIntegratedGradients(AttentionGradientAttribution):
                         not supported.
                         Default: None
             embedding (torch.nn.Module): The module that turns tokens into vectors
-                        ``(batch, tokens, features)``, called once in a forward pass,
-                        such as ``model.get_input_embeddings()`` of Hugging Face.
+                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
+                        batch, features)``), called once in a forward pass, such as
+                        ``model.get_input_embeddings()`` of Hugging Face.
             loss_func (Callable, optional): Explain minus this loss, as for
                         :class:`AttentionGradient`.
                         Default: None
@@ -187,8 +201,8 @@ class JointIntegratedGradients(AttentionGradientAttribution):
                         embedding that is not called once; baselines of another shape;
                         a target that is missing or out of range; an unknown method,
                         too few steps.
-            RuntimeError: the output does not depend on the attention weights; an
-                        attention dropout is active.
+            RuntimeError: the output does not depend on the attention weights or on
+                        the embeddings; an attention dropout is active.
             NotImplementedError: replicas of the model on several devices.
 
         Examples::
@@ -202,31 +216,72 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             >>> attributions = method.attribute(input_ids, masked, target=1)
         """
         check_steps(n_steps, method)
+        internal_batch_size = checked_batch_size(internal_batch_size)
         formatted, begin = both_ends(inputs, baselines)
         record, text, score = self._plain(formatted, target, additional_forward_args)
-        check_keys_are_tokens(record, text)
         masked = self._plain(begin, target, additional_forward_args)[1]
-        if masked.shape != text.shape:
-            raise ValueError(
-                f"The baselines have embeddings of shape {tuple(masked.shape)}, and "
-                f"the inputs of {tuple(text.shape)}: they must have the same tokens "
-                "and features."
-            )
+        ends = self._ends(masked, text, begin, formatted, additional_forward_args)
+        check_keys_are_tokens(record, ends.text)
         total = self._along(
             path_points(n_steps, method, None),
             (formatted, target, additional_forward_args),
             record,
-            (masked, text),
+            ends,
             internal_batch_size,
             progress if show_progress else NullProgress,
         )
         result = (total,) if isinstance(inputs, tuple) else total
         if not return_convergence_delta:
             return result
-        places = [call.place for call in record]
-        without = scaled_with([Point(0.0, 0.0, None)], places, len(text))
-        start = self._plain(begin, target, additional_forward_args, without)[2]
+        start = self._start(begin, target, additional_forward_args, record)
         return result, total.sum(dim=1) - (score - start).to(total)
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def compute_convergence_delta(
+        self,
+        attributions: Tensor | tuple[Tensor],
+        start_point: BaselineType,
+        end_point: Inputs,
+        target: TargetType = None,
+        additional_forward_args: object | None = None,
+    ) -> Tensor:
+        r"""
+        How far attributions are from completeness.
+
+        Args:
+
+            attributions (Tensor or tuple[Tensor]): What :meth:`attribute` returned.
+            start_point (scalar, Tensor, tuple of scalar, or Tensor): The ``baselines``
+                        that it was called with; None for zeros. The path starts there
+                        without attention.
+            end_point (Tensor or tuple[Tensor, ...]): The ``inputs`` that it was called
+                        with.
+            target, additional_forward_args: what it was called with.
+
+        Returns:
+            *Tensor* ``(batch,)``: the sum of the scores of each example, minus its
+            score with full attention, plus that of its baseline without attention.
+
+        Raises:
+            ValueError: attributions of other examples; and as :meth:`attribute`.
+        """
+        formatted, begin = both_ends(end_point, start_point)
+        total = sums_of_examples(attributions, len(formatted[0]))
+        record, _, score = self._plain(formatted, target, additional_forward_args)
+        start = self._start(begin, target, additional_forward_args, record)
+        return total - (score - start).to(total)
+
+    def _start(
+        self,
+        begin: tuple[Tensor, ...],
+        target: TargetType,
+        additional_forward_args: object | None,
+        record: AttentionRecord,
+    ) -> Tensor:
+        """The score where the path starts: baselines, and no attention."""
+        places = [call.place for call in record]
+        without = scaled_with([Point(0.0, 0.0, None)], places, len(begin[0]))
+        return self._plain(begin, target, additional_forward_args, without)[2]
 
     def _plain(
         self,
@@ -236,8 +291,9 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         intervention: Intervention | None = None,
         inside: AbstractContextManager[None] | None = None,
     ) -> tuple[AttentionRecord, Tensor, Tensor]:
-        """A forward pass without autograd: the attention calls, the embeddings and
-        the score. It runs inside a context, if there is one."""
+        """A forward pass without autograd: the attention calls, the embeddings (as
+        the model lays them out) and the score. It runs inside a context, if there is
+        one."""
         with self._running(inputs, additional_forward_args) as (layers, arguments):
             recorder = self._recorder(layers, intervention=intervention)
             with (
@@ -254,27 +310,65 @@ class JointIntegratedGradients(AttentionGradientAttribution):
             )
         return record, embeddings.given, score
 
+    def _ends(
+        self,
+        masked: Tensor,
+        text: Tensor,
+        begin: tuple[Tensor, ...],
+        inputs: tuple[Tensor, ...],
+        additional_forward_args: object | None,
+    ) -> Ends:
+        """The embeddings of baselines and inputs, batch first."""
+        if masked.shape != text.shape:
+            raise ValueError(
+                f"The baselines have embeddings of shape {tuple(masked.shape)}, and "
+                f"the inputs of {tuple(text.shape)}: they must have the same tokens "
+                "and features."
+            )
+
+        def embedded(inputs: Inputs, arguments: object | None) -> Tensor:
+            with (
+                self._running(inputs, arguments) as (_, all_arguments),
+                embeddings_of(uncompiled(self._embedding)) as embeddings,
+                torch.no_grad(),
+            ):
+                uncompiled(self.forward_func)(*all_arguments)
+            return embeddings.given
+
+        def doubled() -> Tensor:
+            both, _, arguments = repeated(inputs, None, additional_forward_args, 2)
+            return embedded(both, arguments)
+
+        dim = batch_dimension(
+            type(uncompiled(self._embedding)).__name__,
+            text,
+            inputs,
+            begin,
+            lambda changed: embedded(changed, additional_forward_args),
+            doubled,
+        )
+        return Ends(masked.transpose(0, dim), text.transpose(0, dim), dim)
+
     def _along(
         self,
         points: list[Point],
         arguments: tuple[Inputs, TargetType, object | None],
         record: AttentionRecord,
-        ends: tuple[Tensor, Tensor],
+        ends: Ends,
         internal_batch_size: int | None = None,
         bar: Any = NullProgress,
     ) -> Tensor:
         """The sum over the points of a path between the embeddings ``ends``, for a
         model whose attention calls are those of ``record``."""
-        masked, text = ends
         places = [call.place for call in record]
         total: Tensor | None = None
         where = None
         if len(points) > 1:
             where = self._example_dimensions(record, arguments[0], arguments[2])
-        chunks = in_chunks(points, len(text), internal_batch_size, where is None)
+        chunks = in_chunks(points, len(ends.text), internal_batch_size, where is None)
         for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
             of_points = repeated(*arguments, len(chunk))
-            scores = self._at(chunk, places, where, text, masked, of_points)
+            scores = self._at(chunk, places, where, ends, of_points)
             total = scores if total is None else total + scores
         assert total is not None
         return total
@@ -284,28 +378,28 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         chunk: list[Point],
         places: list[int],
         where: dict[int, ExampleDimension] | None,
-        text: Tensor,
-        masked: Tensor,
+        ends: Ends,
         of_points: tuple[Inputs, TargetType, object | None],
     ) -> Tensor:
         """What these points of the path add to the scores, ``(batch, tokens)``."""
         inputs, target, additional_forward_args = of_points
-        change = text - masked
-        scale = scaled_with(chunk, places, len(text), where)
+        masked, change = ends.masked, ends.text - ends.masked
+        scale = scaled_with(chunk, places, len(masked), where)
         with self._running(inputs, additional_forward_args) as (layers, arguments):
             # Made in here, where inference_mode is off: its tensors take no gradients.
             vectors = torch.cat([masked + point.factor * change for point in chunk])
             vectors.requires_grad_()
             recorder = self._recorder(layers, value_gradients=True, intervention=scale)
-            with embeddings_of(uncompiled(self._embedding), put_in=vectors):
+            put_in = vectors.transpose(0, ends.dim).contiguous()
+            with embeddings_of(uncompiled(self._embedding), put_in=put_in):
                 score = self._score(recorder, arguments, target)
             record = self._finished(recorder, layers, arguments)
             (gradient,) = record.compute_gradients(score, [vectors])
         check_same_calls(record, places)
         self._check_on_path(record, layers)
-        scores = torch.zeros(vectors.shape[:2], dtype=change.dtype).to(change.device)
-        if gradient is not None:
-            scores = (gradient * change.repeat(len(chunk), 1, 1)).sum(dim=-1)
+        if gradient is None:
+            raise embeddings_lost()
+        scores = (gradient * change.repeat(len(chunk), 1, 1)).sum(dim=-1)
         for call in record:
             if call.on_path:
                 scores = scores + _SCORES.of_keys(call).sum(dim=1).to(scores)

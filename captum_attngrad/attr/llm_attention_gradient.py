@@ -30,6 +30,7 @@ from captum_attngrad.attr._answer import (
 )
 from captum_attngrad.attr._prompt import Prompt, read_prompt
 from captum_attngrad.attr._running import uncompiled
+from captum_attngrad.attr._whole import checked_batch_size
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 
 # Copies of the text go through the model together up to this many tokens: enough to
@@ -207,10 +208,7 @@ class LLMAttentionGradient(Attribution):
         """
         if query is not None and type(query) is not int:
             raise TypeError(f"query must be None or an int, got {query!r:.80}.")
-        if internal_batch_size is not None and internal_batch_size < 1:
-            raise ValueError(
-                f"internal_batch_size={internal_batch_size}: expected 1 or more."
-            )
+        internal_batch_size = checked_batch_size(internal_batch_size)
         prompt = read_prompt(inp, self.tokenizer)
         ids = prompt.ids.to(self._device())
         answer = answer_ids(self.model, self.tokenizer, ids, target, gen_args)

@@ -32,6 +32,7 @@ from captum_attngrad.attr._queries import join
 from captum_attngrad.attr._reductions import PairScores, zeros
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._target import LossFunction, output_tensor
+from captum_attngrad.attr._whole import whole_number
 from captum_attngrad.capture.calls import AttentionCall
 
 
@@ -140,6 +141,11 @@ class SequenceAttentionGradient(PerOutputAttribution):
             forward_func, layer, device_ids, heads=heads, loss_func=loss_func
         )
         self._scores = PairScores(multiply_by_attention, center, positive_only)
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+            raise ValueError(
+                f"ignore_index={ignore_index!r:.80}: expected an integer, the target of"
+                " outputs that are not explained (one that is no token id)."
+            )
         self._ignore_index = ignore_index
 
     @property
@@ -290,6 +296,8 @@ class SequenceAttentionGradient(PerOutputAttribution):
         sources = inputs if isinstance(inputs, tuple) else (inputs,)
         further = _format_additional_forward_args(additional_forward_args) or ()
         end = special_token(end, model, "eos_token_id")
+        if end is not None:
+            end = whole_number("end", end, 0)
         if generated is None:
             start = special_token(start, model, "decoder_start_token_id")
             if start is None:
@@ -297,8 +305,8 @@ class SequenceAttentionGradient(PerOutputAttribution):
                     "start is missing: pass the id of the token that decoding starts "
                     "with, or generated token ids."
                 )
-            if max_outputs < 1:
-                raise ValueError(f"max_outputs must be at least 1, got {max_outputs}.")
+            start = whole_number("start", start, 0)
+            max_outputs = whole_number("max_outputs", max_outputs, 1)
             first = torch.full((len(sources[0]), 1), start, device=sources[0].device)
 
             def logits(fed: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture._anchors import anchored
 from captum_attngrad.capture._axes import Axes
 from captum_attngrad.capture._layout import ExampleDimension
 from captum_attngrad.capture._softmax_call import SoftmaxCall
@@ -88,10 +89,16 @@ class Scale(Intervention):
 
 class Hold(Intervention):
     """Holds the weights of some calls at their mean over two other runs: they are
-    constants, and nothing is recorded of them."""
+    constants, and nothing is recorded of them.
+
+    Attributes:
+        given (dict): by place, what the model was given in place of a call's output or
+            weights. The gradients by these show on which calls a score depends.
+    """
 
     def __init__(self, held: Mapping[int, BothRuns]) -> None:
         self._held = held
+        self.given: dict[int, Tensor] = {}
 
     def output(
         self, place: int, query: Tensor, key: Tensor, value: Tensor, attend: Attend
@@ -101,7 +108,8 @@ class Hold(Intervention):
         one, two = self._held[place]
         assert isinstance(one, FusedCall)
         assert isinstance(two, FusedCall)
-        return (one.attend_as_called(value) + two.attend_as_called(value)) / 2
+        mean = (one.attend_as_called(value) + two.attend_as_called(value)) / 2
+        return self._noted(place, mean)
 
     def replaced(
         self, place: int, scores: Tensor, weights: Tensor, dim: int
@@ -111,4 +119,8 @@ class Hold(Intervention):
         one, two = self._held[place]
         assert isinstance(one, SoftmaxCall)
         assert isinstance(two, SoftmaxCall)
-        return torch.lerp(one.as_written, two.as_written, 0.5)
+        return self._noted(place, torch.lerp(one.as_written, two.as_written, 0.5))
+
+    def _noted(self, place: int, tensor: Tensor) -> Tensor:
+        self.given[place], returned = anchored(tensor)
+        return returned

@@ -22,6 +22,7 @@ from captum_attngrad.capture._probe import (
     Seen,
     changes,
     is_integer,
+    oriented,
     other_ids,
     perturbed,
 )
@@ -259,6 +260,7 @@ class _Proof:
         inputs: tuple[Any, ...],
         others: tuple[Any, ...],
     ) -> None:
+        inputs, others = (tuple(map(oriented, each)) for each in (inputs, others))
         self._run, self._inputs, self._others = run, inputs, others
         self._batch = len(inputs[0])
         self._places = {call.place for call in calls}

@@ -228,6 +228,19 @@ class Perturbation(TorchFunctionMode):
         return None
 
 
+def oriented(ids: Any) -> Any:
+    """Token ids that differ from their transpose, by one exchanged id if need be: their
+    embeddings show which dimension the model has first."""
+    if not is_integer(ids) or ids.dim() != 2 or len(ids) < 2:
+        return ids
+    if ids.shape[0] != ids.shape[1] or not torch.equal(ids, ids.mT):
+        return ids
+    others = ids[ids != ids[0, 1]]
+    ids = ids.clone()
+    ids[0, 1] = others[0] if len(others) else (ids[0, 1] - 1).abs()
+    return ids
+
+
 def is_integer(value: Any) -> bool:
     return isinstance(value, Tensor) and not (
         value.is_floating_point() or value.is_complex() or value.dtype == torch.bool

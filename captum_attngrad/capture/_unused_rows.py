@@ -65,11 +65,15 @@ class _SkipUnused(torch.autograd.Function):
                 query, key, value, mask, is_causal=causal, scale=scale
             )
         ctx.inner = (inner, output, mask, causal, scale)
+        # A score that cannot be differentiated gives no gradient, which is not 0.
+        ctx.set_materialize_grads(False)
         return output.detach()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 6
         (inner, output, mask, causal, scale), ctx.inner = ctx.inner, None
         used = (gradient != 0).any(dim=-1).flatten(0, -2).any(dim=0).nonzero().view(-1)
         if len(used) > _MOST_USED * gradient.shape[-2]:

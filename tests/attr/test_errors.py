@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -143,15 +144,123 @@ def test_layers_with_different_keys() -> None:
         ([0, 1, 2, 3], "target 3 is out of range"),
         (torch.tensor([0, 1, 2, 7]), "target 7 is out of range"),
         (torch.tensor(5), "target 5 is out of range"),
-        ([0, 1], r"does not fit the output of forward_func, which has shape \(4, 3\)"),
+        ([0, 1], r"does not fit .* shape \(4, 3\): it holds 2 entries for 4 examples"),
+        (torch.tensor([0, 1]), r"it has shape \(2,\) for 4 examples\. Pass one"),
+        (torch.zeros(4, 1).long(), r"it has shape \(4, 1\) for 4 examples"),
         ((1, 1), "does not fit"),
-        ("one", "does not fit"),
+        ("one", "does not fit .*: an index must be an integer, got str"),
+        (0.7, "an index must be an integer, got float"),
+        (1.0, "an index must be an integer, got float"),
+        (torch.tensor(0.7), r"an index must be an integer, got torch\.float32"),
+        (torch.tensor([0.7, 1, 2, 0]), r"must be an integer, got torch\.float32"),
+        ([0, 1, 0.7, 2], r"must be an integer, got 0\.7 \(float\)"),
+        (True, "an index must be an integer, got bool"),
+        ([True, False, True, True], r"must be an integer, got True \(bool\)"),
+        (torch.tensor([True, False, True, True]), "an integer, got booleans"),
+        (torch.tensor(True), "an integer, got booleans"),
+        ((True,), r"must be an integer, got True \(bool\)"),
+        ([(0,), (1,), (0.7,), (1,)], r"must be an integer, got 0\.7 \(float\)"),
+        ([], "it holds 0 entries for 4 examples"),
     ],
 )
 def test_bad_targets(target: object, message: str) -> None:
     model = classifier()
     with pytest.raises(ValueError, match=message):
         AttentionGradient(model).attribute(token_ids()[0], target)
+
+
+def test_whole_numbers_of_other_kinds_are_targets() -> None:
+    model, (ids, _) = classifier(), token_ids()
+    method = AttentionGradient(model)
+    expected = method.attribute(ids, 1)
+    each = [np.int64(1)] * 4
+    for target in (np.int64(1), torch.tensor([1] * 4, dtype=torch.int32), each, (1,)):
+        torch.testing.assert_close(method.attribute(ids, target), expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (0.7, r"labels of torch\.float64 and shape \(4,\).*shape \(4, 3\).*integers"),
+        ([0.7, 0.2, 0.1, 1.0], r"loss_func failed with labels of torch\.float64"),
+        (torch.tensor([0.7, 0.2, 0.1, 1]), r"loss_func failed with labels of torch"),
+        (True, "target=True holds a bool"),
+        ([True, False, True, True], r"target=\[True, False.* holds a bool"),
+        (torch.tensor([True, False, True, True]), r"labels of torch\.bool"),
+        ([0, 1], "target holds 2 labels for 4 examples"),
+        (torch.tensor([0, 1]), "target holds 2 labels for 4 examples"),
+        ([0.5, 1.0], "target holds 2 labels for 4 examples"),
+        (["a", "b", "c", "d"], "cannot be made a tensor of labels"),
+        ([0, 1, 2, 7], r"loss_func failed with labels of torch\.int64.*bounds"),
+    ],
+)
+def test_bad_labels(target: object, message: str) -> None:
+    method = AttentionGradient(classifier(), loss_func=F.cross_entropy)
+    with pytest.raises(ValueError, match=message):
+        method.attribute(token_ids()[0], target)
+
+
+def test_labels_of_losses_that_take_numbers() -> None:
+    """0.7 is a label where the loss says so."""
+    model, (ids, _) = classifier(()), token_ids()
+    loss = F.binary_cross_entropy_with_logits
+    labels = torch.tensor([0.7, 0.2, 0.1, 1.0], dtype=torch.float64)
+
+    def by_hand(x: Tensor) -> Tensor:
+        z = model(x).squeeze(1)
+        return labels * F.logsigmoid(z) + (1 - labels) * F.logsigmoid(-z)
+
+    expected = AttentionGradient(by_hand, model.layers).attribute(ids)
+    for reduction in ("none", "mean"):
+        method = AttentionGradient(
+            lambda x: model(x).squeeze(1),
+            model.layers,
+            loss_func=lambda o, t, r=reduction: loss(o, t, reduction=r),
+        )
+        for given in (labels, labels.tolist()):
+            torch.testing.assert_close(method.attribute(ids, given), expected)
+        for given in (0.7, torch.tensor(0.7, dtype=torch.float64)):
+            one = method.attribute(ids, given)[:1]
+            torch.testing.assert_close(one, expected[:1])
+
+
+def test_labels_that_cannot_be_shared_out() -> None:
+    model, (ids, _) = classifier(), token_ids()
+    anchor = torch.randn(3, dtype=torch.float64)
+
+    def each(output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square().sum(1)
+
+    AttentionGradient(model, loss_func=each).attribute(ids, anchor)
+    method = AttentionGradient(model, loss_func=lambda o, t: each(o, t).mean())
+    message = r"one number for all 4 examples, and target has shape \(3,\)"
+    with pytest.raises(ValueError, match=message):
+        method.attribute(ids, anchor)
+    # Of a tuple, what holds one entry for each example is shared out.
+    labels = torch.tensor([0, 1, 2, 0])
+    weighed = AttentionGradient(
+        model, loss_func=lambda o, t: F.cross_entropy(o * t[1], t[0])
+    ).attribute(ids, (labels, anchor))
+    expected = AttentionGradient(
+        lambda x: model(x) * anchor, model.layers, loss_func=F.cross_entropy
+    ).attribute(ids, labels)
+    torch.testing.assert_close(weighed, expected)
+
+
+def test_mistakes_in_a_loss_are_not_blamed_on_the_labels() -> None:
+    model, (ids, _) = classifier(), token_ids()
+
+    def wrong(output: Tensor, target: Tensor) -> Tensor:
+        return output @ output
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        AttentionGradient(model, loss_func=wrong).attribute(ids, 1)
+
+    def short(output: Tensor, target: Tensor) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match=r"^CUDA out of memory"):
+        AttentionGradient(model, loss_func=short).attribute(ids, 0.7)
 
 
 def test_a_target_that_leaves_more_than_one_number() -> None:

@@ -273,6 +273,15 @@ def test_captums_tools_and_conventions() -> None:
         close(method.attribute(x.clone(), 1, n_steps=3), plain)
 
 
+def test_one_step_at_a_time_inside_inference_mode() -> None:
+    model, (ids, _) = classifier(), token_ids()
+    method = IntegratedAttentionGradient(model)
+    expected = method.attribute(ids, 1, n_steps=3)
+    with torch.inference_mode():
+        found = method.attribute(ids.clone(), 1, n_steps=3, internal_batch_size=4)
+    close(found.clone(), expected)
+
+
 def test_half_precision_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model, x = Encoder(2, 2).eval(), torch.randn(2, 4, WIDTH)
@@ -302,9 +311,13 @@ def test_bad_input() -> None:
     method = IntegratedAttentionGradient(model)
     with pytest.raises(ValueError, match=r"method='simpson' is unknown.*riemann_left"):
         method.attribute(ids, 1, method="simpson")
-    with pytest.raises(ValueError, match="n_steps=1: riemann_left needs"):
+    with pytest.raises(
+        ValueError, match=r"n_steps=1: expected .* at least 2 for riemann_left"
+    ):
         method.attribute(ids, 1, n_steps=1, method="riemann_left")
-    with pytest.raises(ValueError, match="n_steps=0: gausslegendre needs"):
+    with pytest.raises(
+        ValueError, match=r"n_steps=0: expected .* at least 1 for gausslegendre"
+    ):
         method.attribute(ids, 1, n_steps=0)
     with pytest.raises(ValueError, match="query=7 is out of range"):
         method.attribute(ids, 1, query=7)

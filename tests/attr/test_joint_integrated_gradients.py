@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from captum_attngrad import JointIntegratedGradients, log_odds
+from captum_attngrad import AttentionDeepLift, JointIntegratedGradients, log_odds
 from captum_attngrad.models import AttentionLSTMClassifier
 from tests.attr.encoder import WIDTH, Encoder, close, encoders, fused, written_out
 from tests.attr.surroundings import Replicated
@@ -212,8 +212,38 @@ def test_keys_must_be_the_tokens() -> None:
 def test_baselines_of_another_length() -> None:
     model, ids = example()
     method = JointIntegratedGradients(model, embedding=model.embedding)
-    with pytest.raises((AssertionError, ValueError), match="shape"):
+    message = r"baselines have shape \(2, 4\), and the inputs have shape \(2, 6\)"
+    with pytest.raises(ValueError, match=message):
         method.attribute(ids, ids[:, :4], 0)
+
+
+def test_baselines_in_every_form() -> None:
+    model, ids = example()
+    method = JointIntegratedGradients(model, embedding=model.embedding)
+    expected = method.attribute(ids, torch.full_like(ids, 2), 0)
+    for given_as in (2, 2.0, (2,), torch.full((1, 6), 2), (torch.full((2, 6), 2),)):
+        close(method.attribute(ids, given_as, 0), expected)
+    close(method.attribute(ids, None, 0), method.attribute(ids, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("baselines", "message"),
+    [
+        (0.5, r"baselines=0\.5, and the inputs are torch\.int64: expected a whole"),
+        (float("nan"), "baselines=nan, and the inputs are"),
+        (True, r"baselines=True \(bool\): expected None, a number"),
+        ("mask", r"baselines='mask' \(str\)"),
+        (torch.zeros(2, 6), r"baselines are torch\.float32, and the inputs are torch"),
+        (torch.zeros(3, 6).long(), r"baselines have shape \(3, 6\)"),
+        ((0, 0), "There are 2 baselines for 1 inputs"),
+    ],
+)
+def test_bad_baselines(baselines: object, message: str) -> None:
+    model, ids = example()
+    for kind in (JointIntegratedGradients, AttentionDeepLift):
+        method = kind(model, embedding=model.embedding)
+        with pytest.raises(ValueError, match=message):
+            method.attribute(ids, baselines, 0)
 
 
 def test_other_bad_input() -> None:

@@ -456,7 +456,11 @@ def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"internal_batch_size": 0}, ValueError, "internal_batch_size=0: expected 1"),
+        (
+            {"internal_batch_size": 0},
+            ValueError,
+            "internal_batch_size=0: expected a whole",
+        ),
         ({"skip_tokens": ["nonsense"]}, ValueError, "skip_tokens holds 'nonsense'"),
         ({"skip_tokens": ANSWER.split()}, ValueError, "leaves no token of the answer"),
         ({"query": LENGTH}, ValueError, "query=5 is out of range: .* from 0 to 4"),

@@ -167,7 +167,9 @@ def test_bad_options() -> None:
         SequenceAttentionGradient(lambda *a: model(*a))
     with pytest.raises(ValueError, match="head 2 is out of range"):
         SequenceAttentionGradient(model, heads=[2]).attribute(source, targets, fed)
-    with pytest.raises(ValueError, match="internal_batch_size must be at least 1"):
+    with pytest.raises(
+        ValueError, match="internal_batch_size=0: expected a whole number"
+    ):
         SequenceAttentionGradient(model).attribute(
             source, targets, fed, internal_batch_size=0
         )

@@ -116,7 +116,11 @@ def test_self_attention_of_a_growing_prefix() -> None:
     ("generated", "options", "message"),
     [
         (None, {}, "start is missing"),
-        (None, {"start": 0, "max_outputs": 0}, "max_outputs must be at least 1, got 0"),
+        (
+            None,
+            {"start": 0, "max_outputs": 0},
+            "max_outputs=0: expected a whole number of at least 1",
+        ),
         (torch.zeros(3, 1).long(), {}, r"1 \+ outputs\), with the start token first"),
         (torch.zeros(2, 4).long(), {}, r"here \(3, 1 \+ outputs\).*shape \(2, 4\)"),
         (torch.zeros(3, 4), {}, r"got torch\.float32 of shape \(3, 4\)"),

@@ -262,31 +262,86 @@ def test_own_weights_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(found, whole)
 
 
+def _backward_of(kind: str) -> Any:
+    """``2 x`` whose backward pass needs what a batch of gradients does not give."""
+
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        if kind == "item":
+            assert gradient.sum().item() < torch.inf
+        elif kind == "branch":
+            assert (gradient < torch.inf).all()
+        elif kind == "numpy":
+            return torch.from_numpy(gradient.numpy() * 2)
+        elif kind == "memory":
+            assert gradient.data_ptr()
+        elif kind == "storage":
+            assert gradient.untyped_storage().nbytes()
+        elif kind == "write":
+            return torch.zeros_like(ctx.saved_tensors[0]).copy_(gradient) * 2
+        elif kind == "mask":
+            assert gradient[gradient < torch.inf].numel()
+        elif kind == "random":
+            return torch.dropout(gradient, 0.0, train=True) * 2
+        elif kind == "memory is short":
+            raise torch.cuda.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 8 GiB"
+            )
+        elif kind == "fails":
+            raise RuntimeError("a kernel was launched for another device")
+        return gradient * 2
+
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * 2
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type("Picky", (torch.autograd.Function,), methods).apply
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["item", "branch", "numpy", "memory", "storage", "write", "mask", "random"],
+)
 def test_an_operation_without_batched_backward(
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A function whose backward pass looks at numbers cannot be batched."""
-
-    class Picky(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x * 2
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-            assert gradients[0].sum().item() < torch.inf
-            return gradients[0] * 2
-
-    model = transformer()
+    """Outputs take their turns where torch cannot batch, whatever it says then."""
+    model, double = transformer(), _backward_of(kind)
     source, fed, targets, _ = batch()
     layers = [layer.multihead_attn for layer in model.transformer.decoder.layers]
     monkeypatch.setattr(_own_gradients, "_in_one_pass", lambda *_: None)
-    method = SequenceAttentionGradient(lambda *a: Picky.apply(model(*a)), layers)
+    method = SequenceAttentionGradient(lambda *a: double(model(*a)), layers)
     expected = SequenceAttentionGradient(lambda *a: 2 * model(*a), layers)
     torch.testing.assert_close(
         method.attribute((source, fed), targets)[0],
         expected.attribute((source, fed), targets)[0],
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("memory is short", "out of memory"), ("fails", "for another device")],
+)
+def test_other_errors_of_a_batched_backward_pass_come_through(
+    kind: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One output at a time would hide them behind a slow loop."""
+    model, double, passes = transformer(), _backward_of(kind), []
+    source, fed, targets, _ = batch()
+    layers = [layer.multihead_attn for layer in model.transformer.decoder.layers]
+    monkeypatch.setattr(_own_gradients, "_in_one_pass", lambda *_: None)
+    original = torch.autograd.grad
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        passes.append(kwargs)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", count)
+    method = SequenceAttentionGradient(lambda *a: double(model(*a)), layers)
+    with pytest.raises(RuntimeError, match=message):
+        method.attribute((source, fed), targets)
+    assert [p["is_grads_batched"] for p in passes] == [True]
 
 
 def test_replicas_in_threads_of_their_own() -> None:
