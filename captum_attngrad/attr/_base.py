@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from captum._utils.common import _format_additional_forward_args, _format_inputs
@@ -117,7 +117,7 @@ class AttentionAttribution(LayerAttribution):
             model=forward_func if isinstance(forward_func, Module) else None,
             batch_size=len(arguments[0]),
             value_gradients=value_gradients,
-            start_graph=lazy,
+            lazy_graph=lazy,
             skip_unused_rows=not backward_passes,
             factors=factors,
             held=held,
@@ -198,8 +198,6 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
         with self._running(inputs, additional_forward_args) as (layers, arguments):
 
             def forward(lazy: bool) -> tuple[Recorder, Tensor]:
-                # ``lazy``: nothing that comes before the first attention call needs
-                # a graph, so autograd is off until then.
                 recorder = self._recorder(
                     layers,
                     arguments,
@@ -207,14 +205,9 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
                     lazy=lazy,
                     factors=factors,
                 )
-                with torch.set_grad_enabled(not lazy):
-                    return recorder, self._score(recorder, arguments, target)
+                return recorder, self._score(recorder, arguments, target)
 
-            recorder, score = forward(lazy=True)
-            if not score.requires_grad or len(recorder.threads) > 1:
-                # The graph was lost on the way, as when replicas ran in threads of
-                # their own: build it from the first operation on.
-                recorder, score = forward(lazy=False)
+            recorder, score = lazily(forward)
             record = self._finished(recorder, layers, arguments)
             record.compute_gradients(score)
         self._check_on_path(record, layers)
@@ -251,6 +244,26 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
                 f"{', '.join(map(repr, sorted(lost)))}; they count as 0.",
                 stacklevel=5,
             )
+
+
+_Run = TypeVar("_Run", bound=tuple[Any, ...])
+
+
+def lazily(forward: Callable[[bool], _Run]) -> _Run:
+    """Run a model without a graph of what comes before the first attention call, or
+    with it where the model turns out to need one.
+
+    Args:
+        forward (Callable): runs it, lazily or not, and returns the recorder, the score
+            (or what the scores are taken from) and more.
+    """
+    with contextlib.suppress(RuntimeError):  # it is raised again if it is not our doing
+        run = forward(True)
+        recorder, score = run[:2]
+        if score.requires_grad and not recorder.graph.autograd_used:
+            return run
+        del run, recorder, score
+    return forward(False)
 
 
 def _check_batch(record: AttentionRecord, examples: int) -> None:

@@ -6,11 +6,14 @@ import warnings
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
+from captum_attngrad.attr._base import (
+    AttentionGradientAttribution,
+    Inputs,
+    lazily,
+)
 from captum_attngrad.attr._heads import grouped
 from captum_attngrad.attr._output_attention import (
     Layers,
@@ -83,20 +86,11 @@ class PerOutputAttribution(AttentionGradientAttribution):
                 modules, arguments, lazy=lazy, backward_passes=True
             )
             switch, parts = Switch(), OutputParts(outputs)
-            with (
-                torch.set_grad_enabled(not lazy),
-                OwnPositions(switch, outputs),
-                parts,
-                recorder,
-            ):
+            with OwnPositions(switch, outputs), parts, recorder:
                 output = output_tensor(uncompiled(self.forward_func)(*arguments))
             return recorder, output, Seen(switch, parts.found)
 
-        recorder, output, seen = forward(lazy=True)
-        if not output.requires_grad or len(recorder.threads) > 1:
-            # The graph was lost on the way: build it from the first operation on.
-            recorder, output, seen = forward(lazy=False)
-        return recorder, output, seen
+        return lazily(forward)
 
     def _check_reached(self, layers: Layers) -> None:
         lost = [
