@@ -152,8 +152,9 @@ class AttentionAttribution(LayerAttribution):
             if i not in recorder.entered:
                 raise ValueError(
                     f"The {name} was not called by forward_func (or its forward method "
-                    "was called directly, past its hooks), so there is no attention to "
-                    "explain. Pass a module that runs, and call modules as functions."
+                    "was called directly, past its hooks, or in a thread of its own), "
+                    "so there is no attention to explain. Pass a module that runs, and "
+                    "call modules as functions, in the thread that explains."
                 )
             model = uncompiled(self.forward_func)
             elsewhere = ""

@@ -26,6 +26,28 @@ _REPLICATE = "_replicate_for_data_parallel"
 _MADE_FOR = "_captum_attngrad_made_for"
 
 
+class Hook:
+    """A hook of a module. Where somebody copies or saves the module meanwhile, a
+    function that does nothing takes its place."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *given: Any) -> Any:
+        return self._function(*given)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _hook_of_a_copy, ()
+
+
+def _hook_of_a_copy() -> Callable[..., None]:
+    return _nothing
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
 @contextlib.contextmanager
 def hooked(
     register: Callable[..., RemovableHandle], hook: Callable[..., Any], **options: Any
@@ -43,7 +65,7 @@ def hooked(
         return hook(*given) if threading.get_ident() == here else None
 
     with registration:
-        handle = register(hook_here, **options)
+        handle = register(Hook(hook_here), **options)
     try:
         yield
     finally:
@@ -100,10 +122,14 @@ def _start_marking(module: Module) -> bool:
     that nothing but the instance allows to extend for this model alone."""
     known = _marking.get(id(module))
     if known is None:
-        if _REPLICATE in module.__dict__:
+        given = getattr(module.__dict__.get(_REPLICATE), "__func__", None)
+        if _REPLICATE in module.__dict__ and given not in (
+            _replicate_for_data_parallel,  # of a copy that was made meanwhile
+            getattr(type(module), _REPLICATE),  # of a pickle
+        ):
             return False  # somebody else's
-        # A bound method, which a deep copy of the module binds to the copy.
-        module.__dict__[_REPLICATE] = MethodType(_replicate, module)
+        # A copy binds a method to itself, and a pickle has its name and no more.
+        module.__dict__[_REPLICATE] = MethodType(_replicate_for_data_parallel, module)
     _marking[id(module)] = (module, 1 if known is None else known[1] + 1)
     return True
 
@@ -116,7 +142,7 @@ def _stop_marking(module: Module) -> None:
         module.__dict__.pop(_REPLICATE, None)
 
 
-def _replicate(module: Module) -> Any:
+def _replicate_for_data_parallel(module: Module) -> Any:
     replica = getattr(type(module), _REPLICATE)(module)
     replica.__dict__.pop(_REPLICATE, None)  # bound to the original
     if _entered.owners:

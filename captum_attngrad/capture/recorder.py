@@ -19,7 +19,7 @@ from captum_attngrad.capture._interfaces import interfaces
 from captum_attngrad.capture._layout import find_batch
 from captum_attngrad.capture._lazy_graph import LazyGraph
 from captum_attngrad.capture._mode import AttentionMode
-from captum_attngrad.capture._threads import Owner, registration
+from captum_attngrad.capture._threads import Hook, Owner, registration
 from captum_attngrad.capture.calls import AttentionCall
 
 
@@ -316,7 +316,7 @@ class Recorder:
         if self._model is not None and self._batch_size is None:
             self._handles.append(
                 self._model.register_forward_pre_hook(
-                    self._note_batch_size, prepend=True, with_kwargs=True
+                    Hook(self._note_batch_size), prepend=True, with_kwargs=True
                 )
             )
 
@@ -382,8 +382,9 @@ class Recorder:
             if not state.stack and not state.stays_on:
                 state.mode.switch_off()
 
-        self._handles.append(module.register_forward_pre_hook(before, prepend=True))
-        self._handles.append(module.register_forward_hook(after, always_call=True))
+        pre, post = Hook(before), Hook(after)
+        self._handles.append(module.register_forward_pre_hook(pre, prepend=True))
+        self._handles.append(module.register_forward_hook(post, always_call=True))
 
     def _own_mode(self) -> AttentionMode:
         """The mode of this thread."""
