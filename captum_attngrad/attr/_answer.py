@@ -17,6 +17,8 @@ from captum.attr._core.llm_attr import (
 from torch import Tensor
 from torch.nn import Module
 
+from captum_attngrad.capture._threads import hooked
+
 
 class TokenLoss:
     """Minus the score of each answer token, as a ``loss_func``.
@@ -76,11 +78,8 @@ def last_logits_only(model: Any, count: int) -> Iterator[None]:
     def ask(_: Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**wanted, **kwargs}
 
-    handle = model.register_forward_pre_hook(ask, with_kwargs=True)
-    try:
+    with hooked(model.register_forward_pre_hook, ask, with_kwargs=True):
         yield
-    finally:
-        handle.remove()
 
 
 def answer_ids(

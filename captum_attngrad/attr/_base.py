@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from captum._utils.common import (
@@ -127,7 +127,7 @@ class AttentionAttribution(LayerAttribution):
             layers,
             model=forward_func if isinstance(forward_func, Module) else None,
             value_gradients=value_gradients,
-            start_graph=lazy,
+            lazy_graph=lazy,
             skip_unused_rows=not backward_passes,
             intervention=intervention,
         )
@@ -238,8 +238,9 @@ class AttentionAttribution(LayerAttribution):
             if i not in recorder.entered:
                 raise ValueError(
                     f"The {name} was not called by forward_func (or its forward method "
-                    "was called directly, past its hooks), so there is no attention to "
-                    "explain. Pass a module that runs, and call modules as functions."
+                    "was called directly, past its hooks, or in a thread of its own), "
+                    "so there is no attention to explain. Pass a module that runs, and "
+                    "call modules as functions, in the thread that explains."
                 )
             model = uncompiled(self.forward_func)
             elsewhere = ""
@@ -324,22 +325,15 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
         with self._running(inputs, additional_forward_args) as (layers, arguments):
 
             def forward(lazy: bool) -> tuple[Recorder, Tensor]:
-                # ``lazy``: nothing that comes before the first attention call needs
-                # a graph, so autograd is off until then.
                 recorder = self._recorder(
                     layers,
                     value_gradients=value_gradients,
                     lazy=lazy,
                     intervention=intervention,
                 )
-                with torch.set_grad_enabled(not lazy):
-                    return recorder, self._score(recorder, arguments, target)
+                return recorder, self._score(recorder, arguments, target)
 
-            recorder, score = forward(lazy=True)
-            if not score.requires_grad or len(recorder.threads) > 1:
-                # The graph was lost on the way, as when replicas ran in threads of
-                # their own: build it from the first operation on.
-                recorder, score = forward(lazy=False)
+            recorder, score = lazily(forward)
             record = self._found(recorder, layers, arguments)
             record.compute_gradients(score)
             self._check_on_path(record, layers)
@@ -408,3 +402,23 @@ _NO_PATH = (
     "operation without a backward pass). Explain the model before quantization, or "
     "another output."
 )
+
+
+_Run = TypeVar("_Run", bound=tuple[Any, ...])
+
+
+def lazily(forward: Callable[[bool], _Run]) -> _Run:
+    """Run a model without a graph of what comes before the first attention call, or
+    with it where the model turns out to need one.
+
+    Args:
+        forward (Callable): runs it, lazily or not, and returns the recorder, the score
+            (or what the scores are taken from) and more.
+    """
+    with contextlib.suppress(RuntimeError):  # it is raised again if it is not our doing
+        run = forward(True)
+        recorder, score = run[:2]
+        if score.requires_grad and not recorder.graph.autograd_used:
+            return run
+        del run, recorder, score
+    return forward(False)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from captum_attngrad.capture._threads import hooked
 from captum_attngrad.capture.recorder import AttentionRecord
 
 
@@ -73,11 +74,8 @@ def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embe
             )
         return put_in
 
-    handle = module.register_forward_hook(after)
-    try:
+    with hooked(module.register_forward_hook, after):
         yield seen
-    finally:
-        handle.remove()
 
 
 def embeddings_lost() -> RuntimeError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from functools import partial
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -13,6 +12,7 @@ from captum_attngrad.attr._base import (
     Arguments,
     AttentionGradientAttribution,
     Inputs,
+    lazily,
 )
 from captum_attngrad.attr._heads import grouped
 from captum_attngrad.attr._output_attention import (
@@ -86,20 +86,11 @@ class PerOutputAttribution(AttentionGradientAttribution):
         def forward(lazy: bool) -> tuple[Recorder, Tensor, Seen]:
             recorder = self._recorder(modules, lazy=lazy, backward_passes=True)
             switch, parts = Switch(), OutputParts(outputs)
-            with (
-                torch.set_grad_enabled(not lazy),
-                OwnPositions(switch, outputs),
-                parts,
-                recorder,
-            ):
+            with OwnPositions(switch, outputs), parts, recorder:
                 output = output_tensor(uncompiled(self.forward_func)(*arguments))
             return recorder, output, Seen(switch, parts.found)
 
-        recorder, output, seen = forward(lazy=True)
-        if not output.requires_grad or len(recorder.threads) > 1:
-            # The graph was lost on the way: build it from the first operation on.
-            recorder, output, seen = forward(lazy=False)
-        return recorder, output, seen
+        return lazily(forward)
 
     def _check_reached(self, layers: Layers) -> None:
         lost = [

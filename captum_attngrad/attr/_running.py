@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from captum_attngrad.capture._compiler import uncompiled_code
+
 
 def uncompiled(forward_func: Any) -> Any:
     """The original of what ``torch.compile`` wrapped: the same function."""
@@ -33,14 +35,13 @@ def not_compiled(modules: list[Module]) -> Iterator[None]:
     if not compiled:
         yield
         return
-    stance = getattr(torch.compiler, "set_stance", None)
-    if stance is None:
+    if not uncompiled_code.possible:
         raise RuntimeError(
             f"{type(compiled[0]).__name__} is compiled with torch.compile, and torch "
             f"{torch.__version__} cannot run it uncompiled for a while (torch 2.6 can)."
             " Explain the original module."
         )
-    with stance("force_eager"):
+    with uncompiled_code.needed():
         yield
 
 

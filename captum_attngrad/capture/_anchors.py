@@ -29,3 +29,8 @@ def anchored(tensor: Tensor) -> tuple[Tensor, Tensor]:
     anchor = tensor.detach().requires_grad_()
     # A copy, since a leaf (or a view of one) must not be changed in place.
     return anchor, anchor.clone()
+
+
+def version_of(tensor: Tensor) -> int:
+    """Counts changes in place; torch does not for tensors made in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version

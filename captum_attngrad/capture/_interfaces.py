@@ -15,12 +15,13 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture._compiler import uncompiled_code
 from captum_attngrad.capture._kernels import Kernel, Positions
 from captum_attngrad.capture._masks import forbidden_scores
 
@@ -37,48 +38,56 @@ running = _Running()
 
 
 class Interfaces:
-    """Wraps the registry, and keeps flex attention uncompiled, while at least one
-    recorder is at work."""
+    """Wraps the registry while at least one recorder is at work. In threads that record
+    nothing a wrapper calls what it wraps, and nothing else."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
         self._originals: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
-        self._uncompiled = contextlib.ExitStack()
 
-    def enable(self) -> None:
+    @contextlib.contextmanager
+    def seen(self) -> Iterator[None]:
+        """The registry's functions and flex attention can be seen in this block."""
+        with contextlib.ExitStack() as held:
+            flex = "torch.nn.attention.flex_attention" in sys.modules
+            if flex and uncompiled_code.possible:
+                held.enter_context(uncompiled_code.needed())
+            held.callback(self._leave)
+            self._enter()
+            yield
+
+    def _enter(self) -> None:
         with self._lock:
             self._users += 1
             if self._users > 1:
                 return
-            stance = getattr(torch.compiler, "set_stance", None)
-            if stance and "torch.nn.attention.flex_attention" in sys.modules:
-                self._uncompiled.enter_context(stance("force_eager"))
-            module = sys.modules.get("transformers.modeling_utils")
-            registry: Any = getattr(module, "ALL_ATTENTION_FUNCTIONS", None)
-            if not hasattr(registry, "register"):
-                return  # nobody imported transformers, or a version without registry
+            registry = _registry()
+            if registry is None:
+                return
             for name, function in dict(registry).items():
                 if name != "sdpa":
                     wrapper = _wrapped(name, function)
                     self._originals[name] = (function, wrapper)
                     registry.register(name, wrapper)
 
-    def disable(self) -> None:
+    def _leave(self) -> None:
         with self._lock:
             self._users -= 1
-            if self._users:
+            if self._users or not self._originals:
                 return
-            self._uncompiled.close()
-            if not self._originals:
-                return
-            registry = sys.modules[
-                "transformers.modeling_utils"
-            ].ALL_ATTENTION_FUNCTIONS
+            registry = _registry()
             for name, (function, wrapper) in self._originals.items():
                 if registry.get(name) is wrapper:  # else registered anew meanwhile
                     registry.register(name, function)
             self._originals.clear()
+
+
+def _registry() -> Any:
+    """None where nobody imported transformers, or a version without registry."""
+    module = sys.modules.get("transformers.modeling_utils")
+    registry = getattr(module, "ALL_ATTENTION_FUNCTIONS", None)
+    return registry if hasattr(registry, "register") else None
 
 
 interfaces = Interfaces()

@@ -268,6 +268,7 @@ class _Proof:
         self._embedded = (*inputs, *(o for o in others if _are_ids(o, self._batch)))
         self._changes = changes(self._embedded, self._batch)
         self._integers = any(is_integer(each) for each in inputs[:1])
+        self._random = False
         self._off = self._runs(off=True)
         self._on: tuple[dict[int, Seen], list[dict[int, Seen]]] | None = None
 
@@ -298,7 +299,13 @@ class _Proof:
         return evidence(call.tiles, before[place], [seen[place] for seen in after])
 
     def _runs(self, off: bool) -> tuple[dict[int, Seen], list[dict[int, Seen]]]:
+        before = torch.get_rng_state()
         base, _ = self._one(None, off)
+        if not torch.equal(torch.get_rng_state(), before):
+            # The model draws random numbers: the same in every run, and in no other.
+            torch.set_rng_state(before)
+            self._random = True
+            base, _ = self._one(None, off)
         found = []
         used = False
         for change in self._changes:
@@ -328,7 +335,10 @@ class _Proof:
         probe = Probe(self._places, off, self._changes)
         perturbation = Perturbation(self._embedded, None if ids else change)
         others = tuple(map(_copied, self._others))
-        with perturbation, _same_random_numbers(inputs):
+        same = (
+            _same_random_numbers(inputs) if self._random else contextlib.nullcontext()
+        )
+        with perturbation, same:
             self._run((*inputs, *others), probe)
         return probe.seen, perturbation.used
 

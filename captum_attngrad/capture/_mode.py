@@ -21,6 +21,7 @@ from captum_attngrad.capture._interfaces import (
 )
 from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture._kernels import Kernel, KernelCall
+from captum_attngrad.capture._lazy_graph import LazyGraph
 from captum_attngrad.capture._masks import forbidden_scores
 from captum_attngrad.capture._multihead import open_multi_head_attention_forward
 from captum_attngrad.capture._operations import EXP, LOG_SOFTMAX, SOFTMAX
@@ -45,8 +46,8 @@ class AttentionMode(TorchFunctionMode):
         where (Callable): names the innermost module that is running, and which of
             the recorded layers it is in.
         value_gradients (bool): whether fused calls record the gradient of ``v`` too.
-        start_graph (bool): switch autograd on at the first attention call (the
-            caller has switched it off for what comes before).
+        lazy_graph (LazyGraph): leaves out of the graph what comes before the first
+            attention call.
         allow_dropout (bool): whether attention dropout may be active.
         skip_unused_rows (bool): leave queries that nothing used out of the backward
             pass of fused calls, which can run only once then.
@@ -57,18 +58,20 @@ class AttentionMode(TorchFunctionMode):
         self,
         add: Callable[[AttentionCall], None],
         where: Callable[[], tuple[str, tuple[int, ...]]],
+        lazy_graph: LazyGraph,
         value_gradients: bool = True,
-        start_graph: bool = False,
         allow_dropout: bool = False,
         skip_unused_rows: bool = False,
         intervention: Intervention | None = None,
     ) -> None:
         super().__init__()
         self._calls = 0
+        self._on = False
+        self._recording = False
         self._add_call = add
         self._where = where
         self._value_gradients = value_gradients
-        self._start_graph = start_graph
+        self._lazy_graph = lazy_graph
         self._allow_dropout = allow_dropout
         self._skip_unused_rows = skip_unused_rows
         self._intervention = intervention or Intervention()
@@ -78,14 +81,28 @@ class AttentionMode(TorchFunctionMode):
             self._weighed if self._intervention.follows else None
         )
 
+    def switch_on(self) -> None:
+        """See this thread's operations. Outside the recorded layers they run as they
+        are, but for what a lazy graph leaves out; nn.MultiheadAttention and
+        nn.TransformerEncoder do not take their fused inference path meanwhile."""
+        if not self._on:
+            self.__enter__()  # type: ignore[no-untyped-call]
+            self._on = True
+
+    def switch_off(self) -> None:
+        if self._on:
+            self._on = False
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
     def enter(self) -> None:
         """A recorded layer starts."""
-        self.__enter__()  # type: ignore[no-untyped-call]
+        self.switch_on()
+        self._recording = True
         running.hooks.append(self._through_registry)
 
     def leave(self) -> None:
         """The outermost recorded layer has finished."""
-        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._recording = False
         running.hooks.pop()
         self._written_out.clear()
         self._log_softmax.clear()
@@ -107,21 +124,27 @@ class AttentionMode(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if not self._recording:
+            return self._lazy_graph.run(func, args, kwargs)
         if func is F.scaled_dot_product_attention:
+            self._lazy_graph.start()
             return self._fused(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:
                 return open_multi_head_attention_forward(*args, **kwargs)
         if isinstance(func, HigherOrderOperator):
             if func.__name__ == "flex_attention":
+                self._lazy_graph.start()
                 return self._flex(func, *args, **kwargs)
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in SOFTMAX:
+            self._lazy_graph.start()
             return self._softmax(func, args, kwargs)
         if name in EXP and args and id(args[0]) in self._log_softmax:
+            self._lazy_graph.start()
             return self._exp_of_log_softmax(func, args[0])
-        result = func(*args, **kwargs)
+        result = self._lazy_graph.run(func, args, kwargs)
         if name in LOG_SOFTMAX:
             self._note_log_softmax(args, kwargs, result)
         for softmax in self._written_out.see(func, args, kwargs, result):
@@ -159,8 +182,6 @@ class AttentionMode(TorchFunctionMode):
                 "nested tensors, which cannot be recorded. Pass padded tensors and a "
                 "mask (nn.TransformerEncoder: enable_nested_tensor=False)."
             )
-        if self._start_graph:
-            torch.set_grad_enabled(True)
         if enable_gqa and key.shape[-3] != query.shape[-3]:
             # One key and value head per query head, so that each has its own scores.
             groups = query.shape[-3] // key.shape[-3]
@@ -252,6 +273,7 @@ class AttentionMode(TorchFunctionMode):
         kwargs: dict[str, Any],
     ) -> Any:
         """A function of transformers' attention registry is called."""
+        self._lazy_graph.start()
         given = dict(zip(_REGISTRY_ARGUMENTS, args, strict=False)) | kwargs
         before = self._calls
         seen = False
@@ -297,8 +319,6 @@ class AttentionMode(TorchFunctionMode):
     ) -> tuple[Tensor, Any]:
         """Run a kernel that is seen from outside, and record what it is described as
         (None: not at all)."""
-        if self._start_graph:
-            torch.set_grad_enabled(True)
         place = self._next_place()
         others: Any = None
 
@@ -357,8 +377,6 @@ class AttentionMode(TorchFunctionMode):
     def _softmax(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         scores = args[0] if args else kwargs["input"]
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        if self._start_graph:
-            torch.set_grad_enabled(True)
         weights = func(*args, **kwargs)
         if dim is None or not scores.dim() or isinstance(dim, str):
             return weights
@@ -376,8 +394,6 @@ class AttentionMode(TorchFunctionMode):
 
     def _exp_of_log_softmax(self, func: Any, logarithm: Tensor) -> Tensor:
         _, scores, dim = self._log_softmax[id(logarithm)]
-        if self._start_graph:
-            torch.set_grad_enabled(True)
         return self._weights(scores, func(logarithm), dim)
 
     def _weights(self, scores: Tensor, weights: Tensor, dim: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture._anchors import version_of
 from captum_attngrad.capture._axes import Axis, axes_of
 from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._masks import select_rows
@@ -38,7 +39,7 @@ class SoftmaxCall(AttentionCall):
     ) -> None:
         super().__init__(layer, scopes)
         self._raw = weights.detach()
-        self._version = self._raw._version
+        self._version = version_of(self._raw)
         self._forbidden = forbidden
         self._dim = dim % weights.dim()
         self._source = source
@@ -110,7 +111,7 @@ class SoftmaxCall(AttentionCall):
         return self._raw
 
     def _check_unchanged(self) -> None:
-        if self._raw._version != self._version:
+        if version_of(self._raw) != self._version:
             raise RuntimeError(
                 f"The attention weights of layer {self.layer!r} were changed in place "
                 "after the softmax. Use the out-of-place operation instead."

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_attngrad.capture._anchors import version_of
 from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._masks import PairMask, select_rows
 from captum_attngrad.capture._weighing import Role, Tile
@@ -178,7 +179,7 @@ class FusedCall(AttentionCall):
         super().__init__(layer, scopes)
         self._raw = tuple(t.detach() for t in (query, key, value, output))
         self._raw_mask = None if mask is None else mask.detach()
-        self._versions = tuple(t._version for t in self._raw)
+        self._versions = tuple(version_of(t) for t in self._raw)
         self._causal = causal
         self.scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
         self._sources = sources
@@ -251,7 +252,7 @@ class FusedCall(AttentionCall):
 
     def _check_unchanged(self, *which: int) -> None:
         for index in which:
-            if self._raw[index]._version != self._versions[index]:
+            if version_of(self._raw[index]) != self._versions[index]:
                 name = ("query", "key", "value", "output")[index]
                 raise RuntimeError(
                     f"The {name} of the attention call in layer {self.layer!r} was "
@@ -262,12 +263,12 @@ class FusedCall(AttentionCall):
     @property
     def output(self) -> Tensor:
         """``O = A v``, ``(batch, heads, queries, value channels)``."""
-        if self._raw[3]._version != self._versions[3]:
+        if version_of(self._raw[3]) != self._versions[3]:
             # The model went on in place on the output: compute it once more.
             self._check_unchanged(0, 1, 2)
             self._output = self.attend(self.value)
             self._raw = (*self._raw[:3], self._output)
-            self._versions = (*self._versions[:3], self._output._version)
+            self._versions = (*self._versions[:3], version_of(self._output))
         return self._output
 
     def attend(self, value: Tensor) -> Tensor:

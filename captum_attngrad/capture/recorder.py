@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Module, ModuleDict, ModuleList
+from torch.nn import Module, ModuleDict, ModuleList, MultiheadAttention
 from torch.utils.hooks import RemovableHandle
 
 from captum_attngrad.capture._interfaces import interfaces
 from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture._layouts import Verdict, layouts_of
+from captum_attngrad.capture._lazy_graph import LazyGraph
 from captum_attngrad.capture._mode import AttentionMode
+from captum_attngrad.capture._threads import Hook, Owner, registration
 from captum_attngrad.capture.calls import AttentionCall
 
 
@@ -109,6 +112,9 @@ class capture_attention:  # noqa: N801 (a context manager, named as torch's own)
     ``nn.Transformer`` and its layers) and attention that is written out with a
     softmax, in whatever module they happen. Nothing is recorded outside the chosen
     layers, and everything is as before when the block is left, also by an exception.
+    Only what the thread runs that entered the block is recorded, and what replicas of
+    the model do that it makes (``nn.DataParallel``); other threads may run or record
+    the same model meanwhile.
 
     Args:
 
@@ -173,7 +179,9 @@ class _ThreadState(threading.local):
 
     def __init__(self) -> None:
         self.stack: list[_Frame] = []
+        self.recorded = 0  # how many of the stack are in a recorded layer
         self.mode: AttentionMode | None = None
+        self.stays_on = False  # the mode, also outside the model
 
 
 class Recorder:
@@ -182,8 +190,12 @@ class Recorder:
     Args:
         layers (list of Module): the recorded layers (scopes).
         model (Module, optional): gives the modules their names.
-        value_gradients, start_graph, allow_dropout, skip_unused_rows, intervention:
-            see :class:`AttentionMode`.
+        lazy_graph (bool): see :class:`LazyGraph`.
+        value_gradients, allow_dropout, skip_unused_rows, intervention: see
+            :class:`AttentionMode`.
+
+    Attributes:
+        graph (LazyGraph): whether laziness did any harm.
     """
 
     def __init__(
@@ -191,8 +203,8 @@ class Recorder:
         layers: Sequence[Module],
         *,
         model: Module | None = None,
+        lazy_graph: bool = False,
         value_gradients: bool = True,
-        start_graph: bool = False,
         allow_dropout: bool = False,
         skip_unused_rows: bool = False,
         intervention: Intervention | None = None,
@@ -207,9 +219,10 @@ class Recorder:
         self._modes: list[AttentionMode] = []
         self.layers = list(layers)
         self.model = model
+        self._lazy = lazy_graph
+        self.graph = LazyGraph(lazy_graph)
         self._options: dict[str, Any] = {
             "value_gradients": value_gradients,
-            "start_graph": start_graph,
             "allow_dropout": allow_dropout,
             "skip_unused_rows": skip_unused_rows,
             "intervention": intervention,
@@ -217,23 +230,24 @@ class Recorder:
         self._state = _ThreadState()
         self._lock = threading.Lock()
         self._handles: list[RemovableHandle] = []
+        self._owner = Owner()
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Recorder:
-        _fast_path.disable()
-        interfaces.enable()
-        try:
-            starts = self._where_layers_start()
-            for name, module, within in self._named_modules():
-                self._hook(module, _Frame(name, starts.get(id(module), ()), within))
-            if self.model is not None:
-                self._handles.append(
-                    self.model.register_forward_pre_hook(
-                        self._note_call, prepend=True, with_kwargs=True
-                    )
-                )
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(interfaces.seen())
+            undo.enter_context(self._owner)
+            modules = list(self._named_modules())
+            # torch's fused inference path decides before it comes to a hook.
+            fused = any(isinstance(m, MultiheadAttention) for _, m, _ in modules)
+            undo.callback(self._remove_hooks)
+            with registration:
+                self._hook_all(modules, around=fused)
+            undo.callback(self._forget_thread)
+            if fused or self._lazy:
+                self._state.stays_on = True
+                self._own_mode().switch_on()
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(
@@ -242,18 +256,27 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        if self._state.stack and self._state.mode is not None:
-            # Left by something that skips forward hooks, such as KeyboardInterrupt.
-            self._state.mode.leave()
-        self._state.stack.clear()
-        self._state.mode = None
+        self._undo.close()
         if error is not None:
             self._drop()
-        interfaces.disable()
-        _fast_path.enable()
+
+    def _forget_thread(self) -> None:
+        state = self._state
+        if state.mode is not None:
+            if state.recorded:
+                # Left by something that skips hooks, such as KeyboardInterrupt.
+                state.mode.leave()
+            state.mode.switch_off()
+        state.stack.clear()
+        state.recorded = 0
+        state.mode = None
+        state.stays_on = False
+
+    def _remove_hooks(self) -> None:
+        with registration:
+            for handle in self._handles:
+                handle.remove()
+        self._handles.clear()
 
     def finish(self, device_ids: list[int] | None = None) -> AttentionRecord:
         """Put the calls in order, once the forward pass is through. Their layout is
@@ -276,6 +299,27 @@ class Recorder:
         self._modes.clear()
 
     # -- hooks ------------------------------------------------------------------------
+
+    def _hook_all(
+        self, modules: list[tuple[str, Module, tuple[int, ...]]], around: bool
+    ) -> None:
+        starts = self._where_layers_start()
+        for name, module, within in modules:
+            self._hook(module, _Frame(name, starts.get(id(module), ()), within))
+        hooked = [module for _, module, _ in modules]
+        if around and self.model is not None:
+            # A replica is in a thread of its own, and may begin with these.
+            outer = _containing(self.model, {id(module) for module in hooked})
+            for module in outer:
+                self._hook(module, _Frame("", (), ()))
+            hooked += outer
+        self._owner.mark_replicas_of(hooked)
+        if self.model is not None:
+            self._handles.append(
+                self.model.register_forward_pre_hook(
+                    Hook(self._note_call), prepend=True, with_kwargs=True
+                )
+            )
 
     def _named_modules(self) -> Iterator[tuple[str, Module, tuple[int, ...]]]:
         """Every module in the recorded layers, once, under the model's name for it,
@@ -309,73 +353,89 @@ class Recorder:
         return starts
 
     def _hook(self, module: Module, frame: _Frame) -> None:
-        def before(*_: Any) -> None:
+        recorded = bool(frame.within)
+
+        def before(module: Module, *_: Any) -> None:
+            if not self._owner.runs(module):
+                return
             state = self._state
             self.entered.update(frame.starts)
             # A replica of an inner module may be the first to run in its thread, so
             # that any module may have to switch the mode on.
-            if not state.stack:
-                self._new_mode().enter()
+            mode = self._own_mode()
+            if not recorded:
+                mode.switch_on()
+            elif not state.recorded:
+                mode.enter()
             state.stack.append(frame)
+            state.recorded += recorded
 
-        def after(*_: Any) -> None:
+        def after(module: Module, *_: Any) -> None:
             state = self._state
-            if not state.stack or state.stack[-1] is not frame:
+            if not self._owner.runs(module) or not state.stack:
+                return
+            if state.stack[-1] is not frame or state.mode is None:
                 return
             state.stack.pop()
-            if not state.stack and state.mode is not None:
+            state.recorded -= recorded
+            if recorded and not state.recorded:
                 state.mode.leave()
+            if not state.stack and not state.stays_on:
+                state.mode.switch_off()
 
-        self._handles.append(module.register_forward_pre_hook(before, prepend=True))
-        self._handles.append(module.register_forward_hook(after, always_call=True))
+        pre, post = Hook(before), Hook(after)
+        self._handles.append(module.register_forward_pre_hook(pre, prepend=True))
+        self._handles.append(module.register_forward_hook(post, always_call=True))
 
-    def _new_mode(self) -> AttentionMode:
+    def _own_mode(self) -> AttentionMode:
+        """The mode of this thread."""
         state = self._state
         if state.mode is None:
             calls: list[AttentionCall] = []
-            state.mode = AttentionMode(calls.append, self._where, **self._options)
+            state.mode = AttentionMode(
+                calls.append, self._where, self.graph, **self._options
+            )
             with self._lock:
+                if self.threads:
+                    self.graph.start()  # in a replica, and for what joins the replicas
                 self.threads.append((threading.current_thread().name, calls))
                 self._modes.append(state.mode)
         return state.mode
 
     def _where(self) -> tuple[str, tuple[int, ...]]:
-        stack = self._state.stack
+        stack = [frame for frame in self._state.stack if frame.within]
         scopes = {scope for frame in stack for scope in frame.starts}
         if not scopes:
             # A replica in a thread of its own, whose outer modules run in another.
             scopes = set(stack[0].within)
         return stack[-1].name, tuple(sorted(scopes))
 
-    def _note_call(self, _: Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if self.called_with is None:
+    def _note_call(self, module: Module, args: Any, *more: Any) -> None:
+        # While the hook is put on or taken off, other threads may call it without
+        # the keyword arguments.
+        if self.called_with is None and self._owner.runs(module):
+            (kwargs,) = more
             self.called_with = (tuple(args), dict(kwargs))
 
 
-class _FastPath:
-    """Keeps the fused inference kernels of nn.TransformerEncoderLayer switched off,
-    since they pass the attention modules by. Counts, for several threads."""
+def _containing(model: Module, inner: set[int]) -> list[Module]:
+    """The modules of a model that contain one of the inner ones and are none."""
+    found: dict[int, bool] = {}
+    outer: list[Module] = []
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before = True
+    def contains(module: Module) -> bool:
+        if id(module) in inner:
+            return True
+        if id(module) not in found:
+            found[id(module)] = False  # for a module that contains itself
+            below = [contains(child) for child in module.children()]
+            found[id(module)] = any(below)
+            if found[id(module)]:
+                outer.append(module)
+        return found[id(module)]
 
-    def disable(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._before = torch.backends.mha.get_fastpath_enabled()
-                torch.backends.mha.set_fastpath_enabled(False)
-            self._users += 1
-
-    def enable(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                torch.backends.mha.set_fastpath_enabled(self._before)
-
-
-_fast_path = _FastPath()
+    contains(model)
+    return outer
 
 
 def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRecord:

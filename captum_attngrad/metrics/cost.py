@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from captum_attngrad.capture._threads import hooked
 from captum_attngrad.metrics.base import CostMetric
 
 
@@ -69,11 +70,8 @@ class _Passes:
 @contextmanager
 def _counted(model: nn.Module) -> Iterator[_Passes]:
     passes = _Passes()
-    handle = model.register_forward_hook(passes.after_forward)
-    try:
+    with hooked(model.register_forward_hook, passes.after_forward):
         yield passes
-    finally:
-        handle.remove()
 
 
 def _synchronize(device: torch.device) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attngrad.capture._threads import hooked
 from captum_attngrad.text._huggingface import HuggingFaceText
 from captum_attngrad.text.batching import by_length, pad_batch
 
@@ -343,13 +344,10 @@ class TextModel:
         # The ids only say where there is padding, which some models read from them.
         word = 0 if self.pad_id != 0 else 1
         ids = torch.full(attention_mask.shape, word, device=embeddings.device)
-        handle = self.embedding.register_forward_hook(put_in)
-        try:
+        with hooked(self.embedding.register_forward_hook, put_in):
             logits = self.logits(
                 ids.masked_fill(~attention_mask, self.pad_id), attention_mask
             )
-        finally:
-            handle.remove()
         if n_used != 1:
             raise RuntimeError(
                 f"The embedding module ({type(self.embedding).__name__}) ran {n_used} "

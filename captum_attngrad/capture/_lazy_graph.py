@@ -1,0 +1,77 @@
+"""Leave out of autograd's graph what comes before the first attention call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator
+
+
+class LazyGraph:
+    """Nothing that runs before the first attention call depends on attention weights,
+    and a graph of it would only cost time and memory.
+
+    Each operation is run without autograd on its own, and grad mode stays what the
+    caller and the model make it. So there is nothing to switch on at the first
+    attention call, which may be inside a block of the model's (``no_grad``,
+    ``enable_grad``) that restores grad mode at its end.
+
+    Args:
+        lazy (bool): whether to do so at all.
+
+    Attributes:
+        autograd_used (bool): the model used autograd itself, and may have been given
+            something wrong, since part of its graph was left out.
+    """
+
+    def __init__(self, lazy: bool) -> None:
+        self._lazy = lazy
+        self._waiting = lazy
+        self._saving = _saved_tensors_hook()
+        self.autograd_used = False
+
+    def start(self) -> None:
+        """From here on there is a graph."""
+        if self._waiting and _saved_tensors_hook() is not self._saving:
+            # In a block of torch.utils.checkpoint, whose beginning has been left out
+            # now, and would not be when it runs once more for the backward pass.
+            self.autograd_used = True
+        self._waiting = False
+
+    def run(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if not self._lazy:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in ("grad", "backward"):
+            self.autograd_used = True
+        if not self._waiting or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if _wants_autograd(name, args, kwargs):
+            self.start()
+            return func(*args, **kwargs)
+        if name == "_set_grad_enabled" or isinstance(func, HigherOrderOperator):
+            # The second runs functions of the model's, which may hold attention.
+            return func(*args, **kwargs)
+        with torch.no_grad():
+            return func(*args, **kwargs)
+
+
+def _saved_tensors_hook() -> Any:
+    """What is done with tensors that autograd saves (torch.autograd.graph). Older
+    versions of torch cannot tell; there, a checkpoint makes a tensor that requires a
+    gradient."""
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    found: Any = hooks and hooks(True)
+    return found[0] if found else None
+
+
+def _wants_autograd(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the model asks for a graph, where grad mode is on anyway: it may be going
+    to use it."""
+    if name == "_set_grad_enabled":
+        return bool(args[0])
+    return name == "requires_grad_" or bool(kwargs.get("requires_grad"))
