@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-import uuid
 from pathlib import Path
+
+from captum_attngrad._files import reason, write_file
 
 PathLike = str | os.PathLike[str]
 
@@ -37,26 +37,12 @@ def resolve_root(root: PathLike | None, name: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that readers see all of it or nothing.
-
-    Missing parent folders are made. Of several processes that write at the same
-    time, the last one wins.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    """Write ``content`` to ``path`` in the cache so that readers see all of it or
+    nothing; see :func:`~captum_attngrad._files.write_file`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # "x" and not tempfile: the file then gets the permissions the user's umask
-        # asks for, so that a cache shared by several users stays readable.
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_file(path, content)
     except OSError as error:
         raise OSError(
-            f"Cannot write {str(path)!r}: {error}. Pass root= with a folder that can "
-            f"be written to, or set the environment variable {CACHE_VARIABLE}."
+            f"{reason(error)}. Pass root= with a folder that can be written to, or set "
+            f"the environment variable {CACHE_VARIABLE}.",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
