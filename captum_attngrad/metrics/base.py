@@ -70,8 +70,11 @@ class Metric(ABC):
         description (str): What is measured, in one line.
         undefined (str): What NaN means, such as "no inhibitors named"; empty if the
             metric is always defined.
+        needs_one_class (bool): Whether it asks if the model still decides for the same
+            class, which only a model with one right class for each text can say.
     """
 
+    needs_one_class = False
     name: str
     property: str
     higher_is_better: bool
@@ -155,8 +158,10 @@ class Perturbation(ABC):
 
     Attributes:
         name (str): Short name, the first part of the names of metrics that use it.
+        needs_one_class (bool): As :attr:`Metric.needs_one_class`.
     """
 
+    needs_one_class = False
     name: str
 
     def settings(self) -> Hashable:
@@ -212,6 +217,7 @@ class ReexplainMetric(Metric):
 
     def __init__(self, perturbation: Perturbation) -> None:
         self.perturbation = perturbation
+        self.needs_one_class = perturbation.needs_one_class
 
     @abstractmethod
     def value(
