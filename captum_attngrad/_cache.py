@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from captum_attngrad._files import reason, write_file
+from captum_attngrad._files import check_writable, reason, write_file
 
 PathLike = str | os.PathLike[str]
 
@@ -39,10 +41,23 @@ def resolve_root(root: PathLike | None, name: str) -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` in the cache so that readers see all of it or
     nothing; see :func:`~captum_attngrad._files.write_file`."""
-    try:
+    with _what_to_do():
         write_file(path, content)
+
+
+def check_cache(path: Path) -> None:
+    """Raise an OSError if :func:`write_atomically` could not write to ``path``, before
+    the work whose result it is to keep."""
+    with _what_to_do():
+        check_writable(path)
+
+
+@contextmanager
+def _what_to_do() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OSError(
             f"{reason(error)}. Pass root= with a folder that can be written to, or set "
-            f"the environment variable {CACHE_VARIABLE}.",
+            f"the environment variable {CACHE_VARIABLE}."
         ) from error

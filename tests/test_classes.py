@@ -11,6 +11,7 @@ import torch
 from captum_attngrad._classes import check_labels, check_seed
 from captum_attngrad.compare import compare
 from captum_attngrad.metrics import (
+    ParameterRandomization,
     comprehensiveness,
     intra_class_cohesion,
     silhouette,
@@ -19,7 +20,7 @@ from captum_attngrad.models import AttentionLSTMClassifier, trained_lstm
 from captum_attngrad.text import TextModel, WordTokenizer
 from captum_attngrad.visualization import text_records
 from tests.compare.planted import planted_text_model
-from tests.text.test_text_model import lstm_text_model
+from tests.text.test_text_model import bert_text_model, lstm_text_model
 
 TEXTS = ["good film", "bad plot"]
 
@@ -57,6 +58,31 @@ def test_targets_of_metrics_are_whole_numbers(target: Any) -> None:
             1,
             additional_forward_args=batch.forward_args,
         )
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (torch.tensor([0.7, 1.0]), r"target holds .*0\.7.* at place 0"),
+        (torch.tensor([0, 2]), "target holds .*; the model has 2 classes"),
+        (torch.tensor([0]), "target has 1 entries for 2 texts"),
+    ],
+)
+def test_targets_of_metrics_that_explain_again(target: Any, message: str) -> None:
+    text_model = planted_text_model()
+    batch = text_model.batch(TEXTS)
+
+    def explain(ids: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return torch.rand(ids.shape)
+
+    with pytest.raises(ValueError, match=message):
+        ParameterRandomization()(text_model, batch, target, explain)
+
+
+@pytest.mark.parametrize("max_length", [0, -1, 2.5, "a"])
+def test_lengths_are_whole_numbers(max_length: Any) -> None:
+    with pytest.raises(ValueError, match=f"max_length is {max_length!r}; expected"):
+        bert_text_model(max_length=max_length)
 
 
 @pytest.mark.parametrize("metric", [intra_class_cohesion, silhouette])

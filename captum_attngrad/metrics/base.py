@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from captum_attngrad._classes import check_labels
 from captum_attngrad.metrics._vectors import check_vector, score_vectors
 from captum_attngrad.metrics.removal import (
     DEFAULT_TOKENS_PER_BATCH,
@@ -234,6 +235,13 @@ class ReexplainMetric(Metric):
         explain: Explain,
     ) -> Tensor:
         """The metric, shape (batch,), doing everything for this metric alone."""
+        classes = check_labels("target", target, len(text_model.class_names))
+        target = torch.tensor(classes, device=batch.input_ids.device)
+        if len(target) != len(batch):
+            raise ValueError(
+                f"target has {len(target)} entries for {len(batch)} texts; expected "
+                "one class for each."
+            )
         before = explain(batch.input_ids, batch.attention_mask, target)
         prepared = self.perturbation.prepare(text_model, batch, target)
         again = self.perturbation.explain_again(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from captum_attngrad._cache import write_atomically
+from captum_attngrad._cache import check_cache, write_atomically
 from captum_attngrad._checksum import check_seal, seal
 
 Model = TypeVar("Model")
@@ -62,6 +62,7 @@ def load_or_train(
                 f"{error!s:.200}). It is trained again and replaced.",
                 stacklevel=3,
             )
+    check_cache(path)
     content = train()
     write_atomically(path, content)
     return load(content)

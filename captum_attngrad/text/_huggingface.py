@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_attngrad._classes import check_class_names
+from captum_attngrad._classes import check_class_names, whole_number
 from captum_attngrad.text._outputs import outputs_of
 from captum_attngrad.text._texts import Text
 from captum_attngrad.text.batching import pad_batch, pad_values
@@ -274,7 +274,12 @@ def _class_names(model: Any, given: Sequence[str] | None) -> tuple[str, ...]:
 
 def _max_length(model: Any, tokenizer: Any, given: int | None) -> int | None:
     if given is not None:
-        return given
+        if whole_number(given) is None or given < 1:
+            raise ValueError(
+                f"max_length is {given!r}; expected a whole number of tokens, 1 or "
+                "more, or None."
+            )
+        return int(given)
     limits = [tokenizer.model_max_length]
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None:

@@ -176,6 +176,17 @@ def test_one_changed_byte_is_noticed_wherever_it_is(tmp_path: Path) -> None:
             assert again.notes == whole.notes
 
 
+def test_parts_that_vanish_or_break_later_are_named(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    path = sorted(tmp_path.rglob("*-scores.npz"))[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RuntimeError, match=rf"are damaged: {path.name} \(it is cut"):
+        list(result.texts)
+    path.unlink()
+    with pytest.raises(RuntimeError, match=r"output folder are .*again: what is miss"):
+        list(result.texts)
+
+
 def test_a_part_in_the_place_of_another_is_noticed(tmp_path: Path) -> None:
     whole = run(tmp_path)
     scores = sorted(tmp_path.rglob("*-scores.npz"))

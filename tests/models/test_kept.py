@@ -62,6 +62,19 @@ def test_a_damaged_model_is_trained_again_with_a_notice(tmp_path: Path) -> None:
         load_or_train(path, load, train, False)
 
 
+def test_a_cache_that_cannot_be_written_is_known_before_the_training(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+
+    def train() -> bytes:
+        raise AssertionError("it was trained")
+
+    message = r"Not a directory\. Pass root=.*CAPTUM_ATTNGRAD_CACHE"
+    with pytest.raises(OSError, match=message):
+        load_or_train(tmp_path / "file" / "model.pt", load, train, False)
+
+
 def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
     with (
         pytest.warns(UserWarning, match="IsADirectoryError|PermissionError"),

@@ -171,7 +171,9 @@ def test_retrain_replaces_the_file(small: TrainedLSTM, data_root: Path) -> None:
     assert _equal(again, small)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped", "one byte", "other content"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "empty", "text", "flipped", "one byte", "other content"]
+)
 def test_a_damaged_file_is_reported_and_replaced(
     small: TrainedLSTM, data_root: Path, tmp_path: Path, damage: str
 ) -> None:
