@@ -121,8 +121,7 @@ class HuggingFaceText:
             )
             raise ValueError(
                 f"{type(self.model).__name__} {why}, so padding would change its "
-                "answer. Give texts of one length, or one text a batch: "
-                "tokens_per_batch=1."
+                "answer. Give it texts of one length, as TextModel.batches does."
             )
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
@@ -282,7 +281,8 @@ def _max_length(model: Any, tokenizer: Any, given: int | None) -> int | None:
         return int(given)
     limits = [tokenizer.model_max_length]
     positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None:
+    # XLNet says -1: without a limit.
+    if positions is not None and positions > 0:
         limits.append(positions)
     limit = int(min(limits))
     return limit if limit < _NO_LIMIT else None

@@ -97,7 +97,9 @@ def pad_values(
     )
 
 
-def by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+def by_length(
+    lengths: Sequence[int], tokens_per_batch: int, same_length: bool = False
+) -> list[list[int]]:
     r"""
     Put texts of like length into batches of a bounded size.
 
@@ -106,6 +108,9 @@ def by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
         lengths (Sequence[int]): The number of tokens of each text.
         tokens_per_batch (int): The most tokens in a batch, padding counted: texts times
                     the length of the longest. A longer text is a batch of its own.
+        same_length (bool, optional): Whether all texts of a batch have one length, so
+                    that there is no padding.
+                    Default: False
 
     Returns:
         list[list[int]]:
@@ -126,7 +131,10 @@ def by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
     batches: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
         # In this order the newest text is the longest of its batch.
-        if batches and lengths[place] * (len(batches[-1]) + 1) <= tokens_per_batch:
+        fits = bool(batches) and not (
+            same_length and lengths[place] != lengths[batches[-1][0]]
+        )
+        if fits and lengths[place] * (len(batches[-1]) + 1) <= tokens_per_batch:
             batches[-1].append(place)
         else:
             batches.append([place])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from captum_attngrad._classes import check_class_names
 from captum_attngrad.text._huggingface import HuggingFaceText
 from captum_attngrad.text._outputs import ONE_CLASS, Outputs
+from captum_attngrad.text._padding import padding_matters
 from captum_attngrad.text._texts import (
     Text,
     check_not_empty,
@@ -272,7 +273,9 @@ class TextModel:
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     ) -> Iterator[tuple[list[int], TextBatch]]:
         r"""
-        Texts of like length together, so that there is little padding.
+        Texts of like length together, so that there is little padding. If padding
+        changes the model's answer, which the first two texts of different lengths tell,
+        texts of the very same length.
 
         Args:
             texts (Sequence of str or pair): The texts.
@@ -302,7 +305,11 @@ class TextModel:
             for start in range(0, len(texts), 256):
                 some = self.encode(texts[start : start + 256])
                 lengths += [len(tokens) for tokens in some.tokens]
-        for places in by_length(lengths, tokens_per_batch):
+        groups = by_length(lengths, tokens_per_batch)
+        mixed = next((g for g in groups if lengths[g[0]] != lengths[g[-1]]), None)
+        if mixed and padding_matters(self, [texts[mixed[0]], texts[mixed[-1]]]):
+            groups = by_length(lengths, tokens_per_batch, same_length=True)
+        for places in groups:
             chosen = None if seeds is None else [seeds[place] for place in places]
             yield places, self.batch([texts[place] for place in places], chosen)
 

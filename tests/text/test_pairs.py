@@ -365,11 +365,52 @@ def test_models_that_would_read_padding_are_refused_in_batches() -> None:
         _LastPosition(pair_bert()), pair_tokenizer()
     )
     batch = text_model.batch(["a good film", "bad"])
-    with pytest.raises(ValueError, match=r"last position.*tokens_per_batch=1"):
+    with pytest.raises(ValueError, match=r"last position.*as TextModel.batches does"):
         text_model.logits(batch.input_ids, *batch.forward_args)
     for row in range(2):
         one = batch.trimmed_row(row)
         assert text_model.logits(one.input_ids, *one.forward_args).shape == (1, 3)
+    texts = ["a good film", "bad", "good", "a fine plot"]
+    found = list(text_model.batches(texts, tokens_per_batch=100))
+    assert [places for places, _ in found] == [[1, 2], [0, 3]]
+
+
+@pytest.mark.parametrize("family", ["FNet", "ConvBert", "Nystromformer", "XLNet"])
+def test_models_whose_answer_padding_changes_get_none(family: str) -> None:
+    import transformers
+
+    sizes: dict[str, Any] = {
+        "vocab_size": 15,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 40,
+    }
+    if family == "FNet":
+        del sizes["num_attention_heads"]
+    if family == "XLNet":
+        sizes = {"vocab_size": 15, "d_model": 16, "n_layer": 2, "n_head": 2}
+    config = getattr(transformers, f"{family}Config")(
+        **sizes, num_labels=3, pad_token_id=0
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    text_model = TextModel.from_huggingface(model, pair_tokenizer())
+    texts = [*PAIRS, "a good film", "bad", "the bad plot"]
+    seen = []
+    for places, batch in text_model.batches(texts):
+        seen += places
+        with torch.no_grad():
+            logits = text_model.logits(batch.input_ids, *batch.forward_args)
+        for row, place in enumerate(places):
+            expected = own_answer(model, pair_tokenizer(), texts[place])
+            torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-5)
+    assert sorted(seen) == list(range(6))
 
 
 def test_rows_of_a_batch_keep_what_belongs_to_them() -> None:
