@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from captum_attngrad._files import check_writable, reason, write_file
 
 PathLike = str | os.PathLike[str]
 
@@ -37,26 +39,25 @@ def resolve_root(root: PathLike | None, name: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that readers see all of it or nothing.
+    """Write ``content`` to ``path`` in the cache so that readers see all of it or
+    nothing; see :func:`~captum_attngrad._files.write_file`."""
+    with _what_to_do():
+        write_file(path, content)
 
-    Missing parent folders are made. Of several processes that write at the same
-    time, the last one wins.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+def check_cache(path: Path) -> None:
+    """Raise an OSError if :func:`write_atomically` could not write to ``path``, before
+    the work whose result it is to keep."""
+    with _what_to_do():
+        check_writable(path)
+
+
+@contextmanager
+def _what_to_do() -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # "x" and not tempfile: the file then gets the permissions the user's umask
-        # asks for, so that a cache shared by several users stays readable.
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
     except OSError as error:
         raise OSError(
-            f"Cannot write {str(path)!r}: {error}. Pass root= with a folder that can "
-            f"be written to, or set the environment variable {CACHE_VARIABLE}."
+            f"{reason(error)}. Pass root= with a folder that can be written to, or set "
+            f"the environment variable {CACHE_VARIABLE}."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

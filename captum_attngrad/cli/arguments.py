@@ -1,7 +1,6 @@
 r"""Arguments that several commands share, and what they are turned into."""
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,10 @@ MODEL_HELP = (
 )
 
 
+#: Torch's generators take no larger one.
+_MAX_SEED = 2**64 - 1
+
+
 def at_least(minimum: int) -> Callable[[str], int]:
     """A type of argument: whole numbers from ``minimum`` on."""
 
@@ -29,11 +32,37 @@ def at_least(minimum: int) -> Callable[[str], int]:
             number = minimum - 1
         if number < minimum:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number of {minimum} or more"
+                f"{text!r:.60} is not a whole number of {minimum} or more"
             )
         return number
 
     return convert
+
+
+def seed(text: str) -> int:
+    """A type of argument: seeds that every generator takes."""
+    number = at_least(0)(text)
+    if number > _MAX_SEED:
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.60} is too large; expected a whole number from 0 to {_MAX_SEED}"
+        )
+    return number
+
+
+def user_path(argument: str, text: str) -> Path:
+    """A path as a user writes it, with ~ for the home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"argument {argument}: {text!r:.200}: {error}") from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; False also where there cannot be one."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
 
 
 def add_command(
@@ -119,16 +148,3 @@ def chosen_metrics(text: str | None) -> tuple[Metric, ...]:
         return resolve_metrics(names)
     except ValueError as error:
         raise UsageError(f"argument --metrics: {error}") from error
-
-
-def check_folder(output: Path) -> None:
-    """Known before the work, and not after it: whether results can be written."""
-    existing = output
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UsageError(
-            f"argument --output: {str(existing)!r} is a file, not a folder"
-        )
-    if not os.access(existing, os.W_OK):
-        raise UsageError(f"argument --output: cannot write to {str(existing)!r}")

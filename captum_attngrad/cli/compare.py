@@ -1,7 +1,6 @@
 r"""``captum-attngrad compare``: methods × metrics on one's own model and texts."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from captum_attngrad.cli.arguments import (
@@ -11,14 +10,15 @@ from captum_attngrad.cli.arguments import (
     add_metrics,
     add_progress,
     at_least,
-    check_folder,
     chosen_methods,
     chosen_metrics,
+    seed,
 )
 from captum_attngrad.cli.data import load_texts
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.cli.models import load_model
-from captum_attngrad.compare import Comparison, compare
+from captum_attngrad.cli.models import check_known, check_runs, load_model
+from captum_attngrad.cli.output import check_folder, output_error, print_and_write
+from captum_attngrad.compare import compare
 from captum_attngrad.visualization.text import require_ipython
 
 _DESCRIPTION = """\
@@ -77,7 +77,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument(
         "--seed",
-        type=at_least(0),
+        type=seed,
         default=0,
         metavar="N",
         help="seed of the choice of texts, of the methods that draw at random and of "
@@ -86,7 +86,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--output",
         required=True,
-        type=Path,
         metavar="DIR",
         help="folder for the report and the finished parts; made if it is missing",
     )
@@ -96,7 +95,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the ``compare`` command."""
-    check_folder(arguments.output)
+    output = check_folder(arguments.output)
     require_ipython()
     methods = chosen_methods(arguments.methods)
     metrics = chosen_metrics(arguments.metrics)
@@ -109,7 +108,9 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.limit,
         arguments.seed,
     )
+    check_runs(arguments.model, loaded.text_model, found.texts[0])
     try:
+        check_known("--data", loaded, found.texts)
         result = compare(
             loaded.text_model,
             found.texts,
@@ -117,18 +118,12 @@ def run(arguments: argparse.Namespace) -> None:
             methods=methods,
             metrics=metrics,
             seed=arguments.seed,
-            output=arguments.output,
+            output=output,
             settings={"data": found.description, **loaded.settings},
             show_progress=not arguments.no_progress,
         )
     except ValueError as error:  # of texts, labels or the folder
         raise UsageError(str(error)) from error
-    print_and_write(result, arguments.output, "Explanations compared")
-
-
-def print_and_write(result: Comparison, output: Path, title: str) -> None:
-    """The table on the terminal, the page and the numbers in the folder."""
-    path = result.to_html(output / "index.html", title=title)
-    result.save(output / "comparison.npz")
-    print(result.table())
-    print(f"\nReport: {path}")
+    except OSError as error:  # everything else has been read by now
+        raise output_error(error) from error
+    print_and_write(result, output, "Explanations compared")

@@ -1,15 +1,17 @@
 r"""The texts that ``--data`` names."""
 
-import csv
-import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from captum_attngrad.cli.arguments import user_path
+from captum_attngrad.cli.classes import class_index
 from captum_attngrad.cli.errors import UsageError
+from captum_attngrad.cli.files import rows_of
 from captum_attngrad.cli.models import MIN_ABS_RATING
 from captum_attngrad.datasets import MovieReviewSnippets
+from captum_attngrad.text._texts import lone_surrogate
 
 #: How many movie reviews are taken when no number is given.
 DEFAULT_REVIEWS = 100
@@ -62,7 +64,7 @@ def load_texts(
         limit = DEFAULT_REVIEWS if limit is None else limit
     else:
         found = _from_file(
-            Path(data).expanduser(), text_column, label_column, class_names
+            user_path("--data", data), text_column, label_column, class_names
         )
     n = len(found.texts)
     if limit is None or limit == n:
@@ -94,78 +96,24 @@ def _reviews() -> Texts:
     )
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        for row in reader:
-            yield reader.line_num, row
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"line {number} is not an object: {line.strip()!r:.60}"
-                )
-            yield number, row
-
-
-def _label(value: Any, class_names: Sequence[str]) -> int:
-    text = str(value).strip()
-    if text.isdecimal() and int(text) < len(class_names):
-        return int(text)
-    lowered = [name.lower() for name in class_names]
-    if text.lower() in lowered:
-        return lowered.index(text.lower())
-    raise ValueError(
-        f"the label {value!r} is no class; expected 0 to {len(class_names) - 1} or one "
-        f"of: {', '.join(class_names)}"
-    )
-
-
 def _from_file(
     path: Path, text_column: str, label_column: str | None, class_names: Sequence[str]
 ) -> Texts:
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
-    if path.suffix.lower() not in readers:
-        raise UsageError(
-            f"argument --data: {str(path)!r} is neither movie-reviews nor a .csv or "
-            ".jsonl file"
-        )
     texts: list[str] = []
     labels: list[int] = []
     try:
-        for number, row in readers[path.suffix.lower()](path):
-            if text_column not in row:
-                names = ", ".join(str(name) for name in row)
-                raise UsageError(
-                    f"argument --text-column: line {number} of {str(path)!r} has no "
-                    f"{text_column!r}; it has: {names}"
+        for number, row in rows_of(path):
+            column = _column(path, number, row, "--text-column", text_column)
+            texts.append(_text(number, row[column]))
+            if label_column is not None or "label" in row:
+                column = _column(
+                    path, number, row, "--label-column", label_column or "label"
                 )
-            text = row[text_column]
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"line {number} has no text")
-            texts.append(text)
-            column = "label" if label_column is None else label_column
-            if column in row:
                 try:
-                    labels.append(_label(row[column], class_names))
+                    labels.append(class_index(row[column], class_names))
                 except ValueError as error:
-                    raise ValueError(f"line {number}: {error}") from error
-            elif label_column is not None:
-                raise UsageError(
-                    f"argument --label-column: line {number} of {str(path)!r} has no "
-                    f"{label_column!r}; it has: {', '.join(str(name) for name in row)}"
-                )
-    except OSError as error:
-        raise UsageError(
-            f"argument --data: cannot read {str(path)!r}: {error.strerror}"
-        ) from error
-    except (ValueError, csv.Error) as error:
+                    raise ValueError(f"line {number}: the label {error}") from error
+    except ValueError as error:
         raise UsageError(f"argument --data: {str(path)!r}: {error}") from error
     if not texts:
         raise UsageError(f"argument --data: {str(path)!r} holds no texts")
@@ -175,3 +123,27 @@ def _from_file(
             f"{len(texts)} texts; expected all or none"
         )
     return Texts(texts, labels or None, f"{path.name}")
+
+
+def _column(
+    path: Path, number: int, row: dict[str, Any], argument: str, column: str
+) -> str:
+    if column in row:
+        return column
+    raise UsageError(
+        f"argument {argument}: line {number} of {str(path)!r} has no {column!r}; it "
+        f"has: {', '.join(row) or 'nothing'}"
+    )
+
+
+def _text(number: int, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        found = "" if isinstance(value, str) else f" but {value!r:.60}"
+        raise ValueError(f"line {number} has no text{found}")
+    half = lone_surrogate(value)
+    if half is not None:
+        raise ValueError(
+            f"line {number} holds {half}, half of a surrogate pair, which is not a "
+            "character"
+        )
+    return value

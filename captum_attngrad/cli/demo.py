@@ -3,7 +3,6 @@ r"""``captum-attngrad demo``: real reviews, a model trained here, and its report
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +13,13 @@ from captum_attngrad.cli.arguments import (
     add_metrics,
     add_progress,
     at_least,
-    check_folder,
     chosen_methods,
     chosen_metrics,
+    seed,
 )
-from captum_attngrad.cli.compare import print_and_write
 from captum_attngrad.cli.data import load_texts
 from captum_attngrad.cli.models import load_model
+from captum_attngrad.cli.output import check_folder, print_and_write
 from captum_attngrad.compare import compare
 from captum_attngrad.visualization.text import require_ipython
 
@@ -92,7 +91,6 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--output",
         required=True,
-        type=Path,
         metavar="DIR",
         help="folder for the report; it is made if it is missing, and an index.html "
         "in it is replaced",
@@ -106,7 +104,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument(
         "--seed",
-        type=at_least(0),
+        type=seed,
         default=0,
         metavar="N",
         help="seed of the choice of sentences, of the methods that draw at random and "
@@ -132,7 +130,7 @@ def _one_thread() -> Iterator[None]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the ``demo`` command."""
-    check_folder(arguments.output)
+    output = check_folder(arguments.output)
     require_ipython()
     methods = chosen_methods(arguments.methods)
     metrics = chosen_metrics(arguments.metrics)
@@ -154,4 +152,4 @@ def run(arguments: argparse.Namespace) -> None:
             settings={"data": found.description, **loaded.settings},
             show_progress=show_progress,
         )
-    print_and_write(result, arguments.output, "Explanations of movie reviews compared")
+    print_and_write(result, output, "Explanations of movie reviews compared")

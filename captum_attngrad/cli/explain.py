@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,13 +14,18 @@ from captum_attngrad.cli.arguments import (
     add_command,
     add_methods,
     add_progress,
-    at_least,
     chosen_methods,
+    seed,
 )
+from captum_attngrad.cli.classes import class_index
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.cli.models import load_model
+from captum_attngrad.cli.models import check_known, check_runs, load_model
+from captum_attngrad.cli.output import check_page, send_page
 from captum_attngrad.compare.evaluate import explain, reason
-from captum_attngrad.visualization import save_html, text_html, text_records
+from captum_attngrad.text import TextModel
+from captum_attngrad.text._texts import lone_surrogate
+from captum_attngrad.visualization import text_html, text_records
+from captum_attngrad.visualization.page import page_of
 from captum_attngrad.visualization.text import require_ipython
 
 _DESCRIPTION = """\
@@ -62,16 +67,16 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument(
         "--seed",
-        type=at_least(0),
+        type=seed,
         default=0,
         metavar="N",
         help="seed of the methods that draw at random (default: 0)",
     )
     parser.add_argument(
         "--output",
-        type=Path,
         metavar="FILE",
-        help="write a page (.html) as well; an existing file is replaced",
+        help="write a page (.html) as well; an existing file is replaced. With - the "
+        "page goes to standard output, and the words to standard error",
     )
     add_progress(parser)
     parser.set_defaults(run=run)
@@ -80,14 +85,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def _target(text: str | None, class_names: Sequence[str], predicted: int) -> int:
     if text is None:
         return predicted
-    if text in class_names:
-        return list(class_names).index(text)
-    if text.isdecimal() and int(text) < len(class_names):
-        return int(text)
-    raise UsageError(
-        f"argument --target: {text!r} is no class; expected one of: "
-        f"{', '.join(class_names)}, or 0 to {len(class_names) - 1}"
-    )
+    try:
+        return class_index(text, class_names)
+    except ValueError as error:
+        raise UsageError(f"argument --target: {error}") from error
 
 
 def marked_tokens(tokens: Sequence[str], scores: Sequence[float], colour: bool) -> str:
@@ -108,21 +109,35 @@ def marked_tokens(tokens: Sequence[str], scores: Sequence[float], colour: bool) 
     return " ".join(shown)
 
 
+def _prediction(text_model: TextModel, p: torch.Tensor) -> str:
+    """The predicted class, or all labels that a multi-label model predicts."""
+    if text_model.outputs.exclusive:
+        chosen = [int(p.argmax())]
+    else:
+        chosen = (p >= 0.5).nonzero().flatten().tolist()
+    shown = [f"{text_model.class_names[i]} ({float(p[i]):.2f})" for i in chosen]
+    return f"Predicted {', '.join(shown) or 'none of the labels'}."
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Runs the ``explain`` command."""
     if not arguments.text.strip():
         raise UsageError("argument TEXT: it is empty")
+    if lone_surrogate(arguments.text) is not None:
+        raise UsageError(
+            f"argument TEXT: {arguments.text!r:.60} holds what is not a character; "
+            "expected UTF-8"
+        )
+    path = None
     if arguments.output is not None:
         require_ipython()
-        if arguments.output.is_dir():
-            raise UsageError(
-                f"argument --output: {str(arguments.output)!r} is a folder; expected "
-                "a file"
-            )
+        path = check_page(arguments.output)
+    to_stdout = arguments.output is not None and path is None
     methods = chosen_methods(arguments.methods)
     loaded = load_model(arguments.model, not arguments.no_progress)
     text_model = loaded.text_model
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    shown = sys.stderr if to_stdout else sys.stdout
+    colour = shown and shown.isatty() and not os.environ.get("NO_COLOR")
     rows: dict[str, torch.Tensor] = {}
     failures = {}
     with text_model.evaluation_mode():
@@ -130,8 +145,10 @@ def run(arguments: argparse.Namespace) -> None:
             batch = text_model.batch([arguments.text], [arguments.seed])
         except ValueError as error:
             raise UsageError(f"argument TEXT: {error}") from error
+        check_known("TEXT", loaded, [arguments.text])
+        check_runs(arguments.model, text_model, arguments.text)
         with torch.no_grad():
-            p = text_model.probabilities(batch.input_ids, batch.attention_mask)[0]
+            p = text_model.probabilities(batch.input_ids, *batch.forward_args)[0]
         names = text_model.class_names
         predicted = int(p.argmax())
         target = _target(arguments.target, names, predicted)
@@ -145,16 +162,15 @@ def run(arguments: argparse.Namespace) -> None:
                 )
             except Exception as error:  # reported, and the other methods go on
                 failures[method.name] = reason(error)
-    print(f"Predicted {names[predicted]} ({float(p[predicted]):.2f}).")
-    print(
-        f"Explained: {names[target]} ({float(p[target]):.2f}). + for it, - against it."
-    )
+    say = partial(print, file=shown)
+    say(_prediction(text_model, p))
+    say(f"Explained: {names[target]} ({float(p[target]):.2f}). + for it, - against it.")
     width = max(len(method.name) for method in methods)
     for name, scores in rows.items():
-        shown = marked_tokens(batch.tokens[0], scores.tolist(), bool(colour))
-        print(f"{name.ljust(width)}  {shown}")
+        marked = marked_tokens(batch.tokens[0], scores.tolist(), bool(colour))
+        say(f"{name.ljust(width)}  {marked}")
     for name, why in failures.items():
-        print(f"{name.ljust(width)}  failed: {why}")
+        say(f"{name.ljust(width)}  failed: {why}")
     if not rows:
         raise RuntimeError("every method failed")
     if arguments.output is not None:
@@ -166,5 +182,6 @@ def run(arguments: argparse.Namespace) -> None:
             true_class="not given",
             attr_class=[f"{names[target]} by {name}" for name in rows],
         )
-        path = save_html(text_html(records), arguments.output, title="Explained text")
-        print(f"\nPage: {path}")
+        send_page(page_of(text_html(records), "Explained text"), path)
+        if path is not None:
+            say(f"\nPage: {path}")

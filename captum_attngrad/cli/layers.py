@@ -6,7 +6,7 @@ from typing import Any
 from captum_attngrad.capture import find_attention_layers
 from captum_attngrad.cli.arguments import MODEL_HELP, add_command, add_progress
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.cli.models import load_model
+from captum_attngrad.cli.models import check_runs, load_model
 
 _DESCRIPTION = """\
 Runs a model once and lists the modules that attend: what AttentionGradient explains,
@@ -44,11 +44,14 @@ def run(arguments: argparse.Namespace) -> None:
         batch = text_model.batch([arguments.text])
     except ValueError as error:
         raise UsageError(f"argument --text: {error}") from error
+    check_runs(arguments.model, text_model, arguments.text)
     with text_model.evaluation_mode():
         if loaded.huggingface:
-            mask = batch.attention_mask.long()
             found = find_attention_layers(
-                text_model.model, input_ids=batch.input_ids, attention_mask=mask
+                text_model.model,
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask.long(),
+                **batch.extras,
             )
         else:
             found = find_attention_layers(

@@ -1,13 +1,21 @@
 r"""Reading the command line, and what is said when something is wrong with it."""
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, TextIO
 
+import captum_attngrad
 from captum_attngrad import __version__
 from captum_attngrad.cli import compare, demo, explain, layers
 from captum_attngrad.cli.errors import UsageError
+from captum_attngrad.compare.evaluate import reason
+
+#: Set, an unexpected error shows where in the code it came from.
+_TRACEBACK = "CAPTUM_ATTNGRAD_TRACEBACK"
 
 _DESCRIPTION = (
     "Which words did an attention model use, for and against its answer? "
@@ -63,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         stopped it.
 
     Raises:
-        SystemExit: With status 2 after one line on standard error if the arguments are
-            wrong, with status 0 after ``--help`` and ``--version``.
+        SystemExit: With status 2 after one line on standard error if the arguments, or
+            files that they name, are wrong; with status 0 after ``--help`` and
+            ``--version``.
     """
     # Arrows and other signs must not end the run where the terminal lacks them.
     for stream in (sys.stdout, sys.stderr):
@@ -72,19 +81,59 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     parser = _parser()
     arguments = parser.parse_args(argv)
+    command = f"captum-attngrad {arguments.command}"
     try:
-        arguments.run(arguments)
+        with _warnings_in_a_line(command):
+            arguments.run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UsageError as error:
-        print(
-            f"captum-attngrad {arguments.command}: error: {error} "
-            f"(see captum-attngrad {arguments.command} --help)",
-            file=sys.stderr,
-        )
+        line = " ".join(str(error).split())
+        print(f"{command}: error: {line} (see {command} --help)", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        # Who read the output has had enough; nothing more is to be written to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ImportError, OSError, RuntimeError) as error:
-        print(f"captum-attngrad {arguments.command}: error: {error}", file=sys.stderr)
+        print(f"{command}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"captum-attngrad {arguments.command}: stopped", file=sys.stderr)
+        print(f"{command}: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        print(
+            f"{command}: error: unexpected {reason(error)} (a defect; to see where, "
+            f"set {_TRACEBACK}=1)",
+            file=sys.stderr,
+        )
+        return 1
     return 0
+
+
+@contextmanager
+def _warnings_in_a_line(command: str) -> Iterator[None]:
+    """Our own warnings without the place in the code, and whatever filters are set:
+    they are for the user of the command."""
+    own = os.path.dirname(captum_attngrad.__file__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        before = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if filename.startswith(own) and file is None:
+                print(f"{command}: warning: {message}", file=sys.stderr)
+            else:
+                before(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield

@@ -1,11 +1,15 @@
 r"""The models that ``--model`` names."""
 
-import json
+import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
+from captum_attngrad.cli.arguments import is_folder, user_path
 from captum_attngrad.cli.errors import UsageError
+from captum_attngrad.compare.evaluate import reason
 from captum_attngrad.models import finetuned_minilm, trained_lstm
 from captum_attngrad.text import TextModel
 
@@ -21,11 +25,13 @@ class LoadedModel(NamedTuple):
         text_model (TextModel): The model.
         settings (dict): Lines for the report.
         huggingface (bool): Whether it takes its arguments by Hugging Face's names.
+        unknown_id (int, optional): The id of words that the tokenizer does not know.
     """
 
     text_model: TextModel
     settings: dict[str, str]
     huggingface: bool
+    unknown_id: int | None
 
 
 def load_model(name: str, show_progress: bool) -> LoadedModel:
@@ -65,7 +71,10 @@ def _lstm(show_progress: bool) -> LoadedModel:
     )
     settings = {"removed tokens": "replaced by <unk>"}
     return LoadedModel(
-        text_model, {**_accuracy(trained.test_accuracy), **settings}, False
+        text_model,
+        {**_accuracy(trained.test_accuracy), **settings},
+        False,
+        text_model.replacement_id,
     )
 
 
@@ -78,7 +87,10 @@ def _minilm(show_progress: bool) -> LoadedModel:
     )
     settings = _replacement(text_model)
     return LoadedModel(
-        text_model, {**_accuracy(trained.test_accuracy), **settings}, True
+        text_model,
+        {**_accuracy(trained.test_accuracy), **settings},
+        True,
+        trained.tokenizer.unk_token_id,
     )
 
 
@@ -87,9 +99,47 @@ def _replacement(text_model: TextModel) -> dict[str, str]:
     return {"removed tokens": f"replaced by {token}"}
 
 
+def check_runs(name: str, text_model: TextModel, text: str) -> None:
+    """Raises a UsageError if the model cannot be run on a text that it can read."""
+    try:
+        with warnings.catch_warnings():
+            # A text that is too long is named where it is read, and so is a wrong one.
+            warnings.simplefilter("ignore", UserWarning)
+            batch = text_model.batch([text])
+    except ValueError:
+        return
+    try:
+        with torch.no_grad(), text_model.evaluation_mode():
+            p = text_model.probabilities(batch.input_ids, *batch.forward_args)
+    except Exception as error:  # a model of the user's may do anything
+        raise UsageError(
+            f"argument --model: {name!r} cannot be run: {reason(error)}"
+        ) from error
+    if not bool(torch.isfinite(p).all()):
+        raise UsageError(
+            f"argument --model: {name!r} gives the probabilities {p[0].tolist()}; its "
+            "weights are damaged"
+        )
+
+
+def check_known(argument: str, loaded: LoadedModel, texts: Sequence[str]) -> None:
+    """Raises a UsageError if the tokenizer knows no word of any text."""
+    for start in range(0, len(texts), 64):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            batch = loaded.text_model.encode(texts[start : start + 64])
+        words = batch.input_ids[batch.attributable]
+        if loaded.unknown_id is None or bool((words != loaded.unknown_id).any()):
+            return
+    raise UsageError(
+        f"argument {argument}: the model's tokenizer knows none of the words, so that "
+        "there is nothing to explain"
+    )
+
+
 def _local(name: str) -> LoadedModel:
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = user_path("--model", name)
+    if not is_folder(folder):
         raise UsageError(
             f"argument --model: {name!r} is neither lstm nor minilm, and there is no "
             "such folder"
@@ -104,26 +154,16 @@ def _local(name: str) -> LoadedModel:
             "A Hugging Face model needs transformers, which is not installed. Run: "
             "pip install 'captum-attngrad[huggingface]'"
         )
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging
+    from captum_attngrad.cli.huggingface import LoadingError, load_folder
 
-    # It takes a moment, and errors are one line.
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        architectures = json.loads((folder / "config.json").read_text("utf-8")).get(
-            "architectures"
-        )
-        if architectures and "ForSequenceClassification" not in architectures[0]:
-            # Loaded as a classifier it would get a head of random weights.
-            raise ValueError(f"it is a {architectures[0]}, not a sequence classifier")
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True
-        )
-        text_model = TextModel.from_huggingface(model.eval(), tokenizer)
-    except (OSError, ValueError) as error:
+        model, tokenizer = load_folder(folder)
+        text_model = TextModel.from_huggingface(model, tokenizer)
+    except (LoadingError, ValueError) as error:
         line = " ".join(str(error).split())
         raise UsageError(
-            f"argument --model: {name!r} cannot be loaded: {line:.300}"
+            f"argument --model: {name!r} cannot be loaded: {line:.400}"
         ) from error
-    return LoadedModel(text_model, _replacement(text_model), True)
+    return LoadedModel(
+        text_model, _replacement(text_model), True, tokenizer.unk_token_id
+    )

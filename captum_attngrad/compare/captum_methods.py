@@ -63,9 +63,11 @@ class _OnEmbeddings(nn.Module):
         self.model = text_model.model
         self._text_model = text_model
 
-    def forward(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, attention_mask: Tensor, *extras: Tensor
+    ) -> Tensor:
         return self._text_model.probabilities_from_embeddings(
-            embeddings, attention_mask
+            embeddings, attention_mask, *extras
         )
 
 
@@ -142,7 +144,7 @@ def _of_tokens(
         output = _with_forward(attribution, forward).attribute(
             inputs,
             target=target,
-            additional_forward_args=(batch.attention_mask,),
+            additional_forward_args=batch.forward_args,
             **arguments,
         )
     return _scores(output)
@@ -162,8 +164,8 @@ def _of_features(
     def forward(features: Tensor) -> Tensor:
         perturbed = batch.input_ids.repeat(len(features), 1)
         perturbed[:, positions] = features
-        mask = batch.attention_mask.expand(len(features), -1)
-        return text_model.probabilities(perturbed, mask)
+        args = (arg.expand(len(features), *arg.shape[1:]) for arg in batch.forward_args)
+        return text_model.probabilities(perturbed, *args)
 
     with torch.no_grad():
         output = _with_forward(attribution, forward).attribute(

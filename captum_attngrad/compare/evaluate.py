@@ -1,7 +1,8 @@
 r"""One batch of texts: explained by each method, and measured."""
 
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,13 +150,13 @@ def again(
         if not rows:
             return found
         chosen = input_ids[rows]
-        variant = TextBatch(
+        variant = replace(
+            texts.rows(rows),
             tokens=tuple(
                 shown(ids, row) for row, ids in zip(rows, chosen.tolist(), strict=True)
             ),
             input_ids=chosen,
             attention_mask=mask[rows],
-            attributable=texts.attributable[rows],
             seeds=tuple(_seed_of_call(texts.seeds[row], n_calls) for row in rows),
         )
         scores = method.function(text_model, variant, target[rows])
@@ -221,7 +222,7 @@ class BatchMeasures:
             torch.cat(masks, dim=1),
             self._target,
             self._text_model.replacement_id,
-            additional_forward_args=(self._texts.attention_mask,),
+            additional_forward_args=self._texts.forward_args,
         )
         full, *variants = answers.split([mask.shape[1] for mask in masks])
         full = full.squeeze()
@@ -253,6 +254,11 @@ class BatchMeasures:
 
     def diagnostics(self) -> dict[str, Tensor]:
         """What perturbations have to say about the texts, by name."""
+        for metric in self._metrics:
+            if isinstance(metric, ReexplainMetric):
+                # Those that fail say so when they are measured.
+                with contextlib.suppress(Exception):
+                    self.prepared(metric.perturbation)
         found = {}
         for perturbation, prepared in self._prepared.items():
             if isinstance(prepared, Exception):

@@ -3,18 +3,20 @@ r"""A comparison in one file."""
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from captum_attngrad._checksum import DamagedError
+from captum_attngrad._files import write_file
+from captum_attngrad.compare.evaluate import CURVE
 from captum_attngrad.compare.info import MethodInfo, MetricInfo
 from captum_attngrad.compare.store import (
+    damaged_entries,
     from_text_array,
     pack,
     text_array,
     unpack,
-    write,
 )
 from captum_attngrad.compare.texts import ExplainedText
 
@@ -52,9 +54,7 @@ def save(comparison: "Comparison", path: "str | os.PathLike[str]") -> Path:
     for i, name in enumerate(names):
         # All texts one after the other; their lengths are those of the tokens.
         arrays[f"scores/{i}"] = np.concatenate([text.scores[name] for text in texts])
-    target = Path(path)
-    write(target, pack(arrays))
-    return target
+    return write_file(path, pack(arrays))
 
 
 def load(path: "str | os.PathLike[str]") -> dict[str, Any]:
@@ -62,18 +62,65 @@ def load(path: "str | os.PathLike[str]") -> dict[str, Any]:
     content = Path(path).read_bytes()
     try:
         arrays = unpack(content)
-        about = from_text_array(arrays["about"])
+    except DamagedError as error:
+        damaged = damaged_entries(content)
+        where = f" (in it, {', '.join(damaged)})" if damaged else ""
+        raise _not_a_comparison(path, f"{error}{where}") from error
+    about = _entry(path, arrays, "about")
+    try:
+        about = from_text_array(about)
         found_format = about["format"]
-    except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
-        raise ValueError(
-            f"{str(path)!r} does not hold a comparison; expected a file that "
-            "Comparison.save wrote."
-        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _not_a_comparison(path, "its entry 'about' is damaged") from error
     if found_format != _FORMAT:
         raise ValueError(
             f"{str(path)!r} has format {found_format!r}, expected {_FORMAT}: it was "
             "saved by another version."
         )
+    try:
+        for name, expected in _shapes(about).items():
+            found = _entry(path, arrays, name).shape
+            if found != expected:
+                raise _not_a_comparison(
+                    path, f"its entry {name!r} has shape {found}, expected {expected}"
+                )
+        return _fields(about, arrays)
+    except KeyError as error:
+        raise _not_a_comparison(path, f"it lacks {error}") from error
+    except (TypeError, IndexError, AttributeError) as error:
+        raise _not_a_comparison(path, f"its entries do not fit: {error}") from error
+
+
+def _not_a_comparison(path: "str | os.PathLike[str]", why: str) -> ValueError:
+    return ValueError(
+        f"{str(path)!r} does not hold a comparison: {why}. Expected a file that "
+        "Comparison.save wrote; run the comparison again."
+    )
+
+
+def _entry(
+    path: "str | os.PathLike[str]", arrays: dict[str, npt.NDArray[Any]], name: str
+) -> Any:
+    if name not in arrays:
+        raise _not_a_comparison(path, f"it lacks the entry {name!r}")
+    return arrays[name]
+
+
+def _shapes(about: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the entries."""
+    n_methods, n_texts = len(about["methods"]), len(about["texts"])
+    n_tokens = sum(len(tokens) for tokens, *_ in about["texts"])
+    n_finished = n_methods - len(about["failures"])
+    return {
+        "values": (n_methods, len(about["metrics"]), n_texts),
+        "seconds": (n_methods,),
+        "curves": (n_methods, 1 + len(CURVE), n_texts),
+        "probabilities": (n_texts,),
+        **{f"scores/{i}": (n_tokens,) for i in range(n_finished)},
+    }
+
+
+def _fields(about: Any, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
     methods = tuple(MethodInfo(*fields) for fields in about["methods"])
     finished = [m.name for m in methods if m.name not in about["failures"]]
     ends = np.cumsum([len(tokens) for tokens, _, _ in about["texts"]])[:-1]

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,31 +12,40 @@ import torch
 from captum._utils.progress import NullProgress, progress
 from torch import Tensor
 
+from captum_attngrad._classes import check_seed
 from captum_attngrad.compare import settings as settings_module
+from captum_attngrad.compare._inputs import (
+    check_metrics,
+    checked_labels,
+    checked_texts,
+)
 from captum_attngrad.compare.comparison import Comparison
 from captum_attngrad.compare.corpus import corpus_values
 from captum_attngrad.compare.evaluate import (
     CURVE,
     BatchMeasures,
-    Explained,
-    Measured,
     explain,
     reason,
 )
 from captum_attngrad.compare.info import MethodInfo, MetricInfo
 from captum_attngrad.compare.metric_names import MetricLike, resolve_metrics
+from captum_attngrad.compare.parts import explained_part, measured_part, texts_part
 from captum_attngrad.compare.registry import Method, MethodLike, resolve_methods
 from captum_attngrad.compare.store import (
     FolderStore,
     MemoryStore,
     Store,
     from_text_array,
-    text_array,
 )
 from captum_attngrad.compare.texts import StoredTexts
-from captum_attngrad.metrics.base import CorpusMetric, CostMetric, Metric
+from captum_attngrad.metrics.base import (
+    CostMetric,
+    Metric,
+    ReexplainMetric,
+)
 from captum_attngrad.metrics.cost import Cost, PeakMemory
 from captum_attngrad.text import TextBatch, TextModel
+from captum_attngrad.text._texts import Text
 from captum_attngrad.text.text_model import DEFAULT_TOKENS_PER_BATCH
 
 if TYPE_CHECKING:
@@ -68,30 +77,6 @@ def _progress_bar(show: bool, total: int, description: str) -> "Progress":
     return progress(total=total, desc=description)
 
 
-def _check_texts(
-    texts: Sequence[str], labels: Sequence[int] | None, n_classes: int
-) -> None:
-    if isinstance(texts, str):
-        raise TypeError(
-            f"texts is the string {texts!r:.80}; expected a list of texts: [text]."
-        )
-    if len(texts) == 0:
-        raise ValueError("texts is empty; expected at least one text.")
-    if labels is None:
-        return
-    if len(labels) != len(texts):
-        raise ValueError(
-            f"labels has {len(labels)} entries for {len(texts)} texts; expected one "
-            "label for each text, or None."
-        )
-    for label in labels:
-        if not 0 <= int(label) < n_classes:
-            raise ValueError(
-                f"labels holds {label!r}; the model has {n_classes} classes, so "
-                f"expected 0 to {n_classes - 1}."
-            )
-
-
 def _explained(
     run: _Run, number: int, texts: TextBatch, target: Tensor, bar: "Progress"
 ) -> dict[str, Tensor]:
@@ -119,26 +104,10 @@ def _explained(
             run.failures[method.name] = reason(error)
             bar.update(len(texts))
             continue
-        run.store.put(key, _packed(found))
+        run.store.put(key, explained_part(found))
         scores[method.name] = found.scores
         bar.update(len(texts))
     return scores
-
-
-def _packed(found: Explained) -> dict[str, npt.NDArray[Any]]:
-    return {"scores": found.scores.cpu().numpy(), "cost": np.array(found.cost)}
-
-
-def _measured_arrays(measured: Measured) -> dict[str, npt.NDArray[Any]]:
-    arrays = {f"value/{k}": v.cpu().numpy() for k, v in measured.values.items()}
-    arrays |= {
-        f"vector/{k}": v.to(torch.float32).cpu().numpy()
-        for k, v in measured.vectors.items()
-    }
-    assert measured.curve is not None
-    arrays["curve"] = measured.curve.cpu().numpy()
-    arrays["failures"] = text_array(measured.failures)
-    return arrays
 
 
 def _measure(
@@ -153,17 +122,16 @@ def _measure(
         for index, method in enumerate(run.methods)
         if method.name in scores and run.store.get((number, index, "values")) is None
     ]
-    if not pending:
-        return
-    found = measures.measure(pending, scores)
-    diagnostics = measures.diagnostics()
-    if diagnostics:
+    found = measures.measure(pending, scores) if pending else {}
+    perturbs = any(isinstance(metric, ReexplainMetric) for metric in run.metrics)
+    if perturbs and (pending or run.store.get((number, "diagnostics")) is None):
+        diagnostics = measures.diagnostics()
         arrays = {name: values.cpu().numpy() for name, values in diagnostics.items()}
         run.store.put((number, "diagnostics"), arrays)
     names = [method.name for method in run.methods]
     for name, measured in found.items():
         key = (number, names.index(name), "values")
-        run.store.put(key, _measured_arrays(measured))
+        run.store.put(key, measured_part(measured))
 
 
 def _collect(run: _Run, number: int, places: list[int], names: set[str]) -> None:
@@ -200,23 +168,20 @@ def _one_batch(
     bar: "Progress",
 ) -> None:
     with torch.no_grad():
-        p = run.text_model.probabilities(texts.input_ids, texts.attention_mask)
+        p = run.text_model.probabilities(texts.input_ids, *texts.forward_args)
+    if not bool(torch.isfinite(p).all()):
+        row = int((~torch.isfinite(p)).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"The model's probabilities for text {places[row]} are not finite "
+            f"({p[row].tolist()}), so there is no class to explain; look at its "
+            "weights."
+        )
     probability, target = p.max(dim=1)
     scores = _explained(run, number, texts, target, bar)
     measures = BatchMeasures(run.text_model, texts, target, run.metrics)
-    part: dict[str, npt.NDArray[Any]] = {
-        "tokens": text_array(texts.tokens),
-        "places": np.array(places),
-        "target": target.cpu().numpy(),
-        "probability": probability.cpu().numpy(),
-    }
-    for metric in run.metrics:
-        if isinstance(metric, CorpusMetric):
-            ones = torch.ones(texts.input_ids.shape, device=texts.input_ids.device)
-            part[f"uniform/{metric.vector}"] = (
-                measures.vectors(metric, ones).to(torch.float32).cpu().numpy()
-            )
-    run.store.put((number, "texts"), part)
+    if run.store.get((number, "texts")) is None:
+        part = texts_part(run.metrics, measures, places, texts, probability, target)
+        run.store.put((number, "texts"), part)
     if scores:
         _measure(run, number, measures, scores)
         _collect(run, number, places, set(scores))
@@ -225,7 +190,7 @@ def _one_batch(
 
 def compare(
     text_model: TextModel,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     labels: Sequence[int] | None = None,
     methods: Sequence[MethodLike] | None = None,
     metrics: Sequence[MetricLike] | None = None,
@@ -250,7 +215,8 @@ def compare(
 
     Args:
         text_model (TextModel): The classifier.
-        texts (Sequence of str): The texts.
+        texts (Sequence of str or pair): The texts; pairs (first, second) where the text
+            model reads them.
         labels (Sequence of int, optional): True classes, for the report.
             Default: None
         methods (Sequence, optional): Names, :class:`Method`, instances of Captum's
@@ -281,9 +247,11 @@ def compare(
 
     Raises:
         ValueError: If there are no texts, a text has no tokens, a label is no class, a
-            name is unknown, or ``output`` holds a run with other arguments.
-        TypeError: If ``texts`` is one string, a method is none, or a metric does not
-            declare what it is.
+            name is unknown, ``seed`` is out of range, ``output`` holds a run with other
+            arguments or another run is writing to it, or a metric needs one predicted
+            class and the model has any number of labels.
+        TypeError: If ``texts`` is one string or holds something else than texts, a
+            method is none, or a metric does not declare what it is.
         RuntimeError: If every method failed.
         ImportError: If a method needs a package that is not installed.
 
@@ -293,9 +261,12 @@ def compare(
         >>> print(result.table())
         >>> result.to_html("report/index.html")
     """
-    _check_texts(texts, labels, len(text_model.class_names))
+    texts = checked_texts(texts)
+    labels = checked_labels(labels, len(texts), text_model)
+    seed = check_seed(seed)
     chosen = resolve_methods(methods)
     measures = resolve_metrics(metrics)
+    check_metrics(text_model, measures)
     store: Store = MemoryStore()
     if output is not None:
         store = FolderStore(
@@ -304,6 +275,44 @@ def compare(
                 text_model, texts, chosen, measures, seed, tokens_per_batch
             ),
         )
+    try:
+        result = _run(
+            text_model,
+            texts,
+            labels,
+            chosen,
+            measures,
+            seed,
+            store,
+            settings or {},
+            show_progress,
+            tokens_per_batch,
+        )
+    finally:
+        store.close()
+    if store.damaged:
+        warnings.warn(
+            f"Parts of the comparison in {os.fspath(output or '')!r} were damaged and "
+            "have been made anew: "
+            f"{'; '.join(f'{name} ({why})' for name, why in store.damaged.items())}.",
+            stacklevel=2,
+        )
+    return result
+
+
+def _run(
+    text_model: TextModel,
+    texts: list[Text],
+    labels: list[int] | None,
+    chosen: tuple[Method, ...],
+    measures: tuple[Metric, ...],
+    seed: int,
+    store: Store,
+    settings: Mapping[str, str],
+    show_progress: bool,
+    tokens_per_batch: int,
+) -> Comparison:
+    """:func:`compare`, with its arguments checked and the place of the parts."""
     run = _Run(
         text_model,
         chosen,
@@ -352,7 +361,7 @@ def compare(
         texts=stored,
         class_names=text_model.class_names,
         settings={
-            **(settings or {}),
+            **settings,
             **settings_module.described(text_model, stored, chosen, measures, seed),
         },
         seed=seed,

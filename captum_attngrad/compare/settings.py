@@ -16,6 +16,7 @@ from captum_attngrad.compare.texts import StoredTexts
 from captum_attngrad.metrics import Metric
 from captum_attngrad.metrics.base import Perturbation
 from captum_attngrad.text import TextModel
+from captum_attngrad.text._texts import Text
 
 
 def _version() -> str:
@@ -48,7 +49,7 @@ def _metric_settings(metric: Metric) -> dict[str, str]:
 
 def arguments(
     text_model: TextModel,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     methods: tuple[Method, ...],
     metrics: tuple[Metric, ...],
     seed: int,
@@ -63,6 +64,7 @@ def arguments(
             "class": type(text_model.model).__name__,
             "weights": _weights_digest(text_model.model),
             "replacement_id": text_model.replacement_id,
+            "outputs": type(text_model.outputs).__name__,
         },
         "texts": {"number": len(texts), "digest": digest(texts)},
         "methods": {m.name: MethodInfo.of(m).description for m in methods},

@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from captum_attngrad._cache import write_atomically
+from captum_attngrad._checksum import DamagedError, check_seal, seal
+from captum_attngrad._files import check_folder_writable, write_file
+from captum_attngrad._lock import FolderLock, LockedError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Key = tuple[int | str, ...]
@@ -23,10 +24,13 @@ MANIFEST = "arguments.json"
 
 
 class Store(Protocol):
-    """Arrays by key."""
+    """Arrays by key; and parts that could not be read, with the reason, by name."""
+
+    damaged: dict[str, str]
 
     def get(self, key: Key) -> Arrays | None: ...
     def put(self, key: Key, arrays: Arrays) -> None: ...
+    def close(self) -> None: ...
 
 
 class MemoryStore:
@@ -34,12 +38,16 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._parts: dict[Key, Arrays] = {}
+        self.damaged: dict[str, str] = {}
 
     def get(self, key: Key) -> Arrays | None:
         return self._parts.get(key)
 
     def put(self, key: Key, arrays: Arrays) -> None:
         self._parts[key] = arrays
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
 
 class FolderStore:
@@ -53,6 +61,7 @@ class FolderStore:
     Raises:
         ValueError: If the folder holds the parts of a run with other arguments; the
             message names them.
+            So it does if another run is writing to the folder.
         OSError: If the folder cannot be written.
     """
 
@@ -60,20 +69,43 @@ class FolderStore:
         self, folder: "str | os.PathLike[str]", arguments: Mapping[str, Any]
     ) -> None:
         self._parts = Path(folder) / "parts"
+        self.damaged: dict[str, str] = {}
+        check_folder_writable(self._parts)
+        self._parts.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = FolderLock(self._parts)
+        except LockedError as error:
+            raise ValueError(
+                f"Another run is writing to {str(folder)!r} ({error}). Wait until it "
+                "has ended, or choose another folder."
+            ) from error
+        try:
+            self._check_arguments(folder, arguments)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets other runs write to the folder; what is in it can still be read."""
+        self._lock.release()
+
+    def _check_arguments(
+        self, folder: "str | os.PathLike[str]", arguments: Mapping[str, Any]
+    ) -> None:
         manifest = self._parts / MANIFEST
         wanted = json.loads(json.dumps({"format": FORMAT, **arguments}))
         try:
             found = json.loads(manifest.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            if self._parts.is_dir() and any(self._parts.glob("*.npz")):
+            if any(self._parts.glob("*.npz")):
                 raise ValueError(
                     f"{str(self._parts)!r} holds results but not the arguments they "
                     f"came from ({MANIFEST}). Choose another folder, or remove this "
                     "one."
                 ) from None
-            write(manifest, json.dumps(wanted, indent=1).encode("utf-8"))
+            write_file(manifest, json.dumps(wanted, indent=1).encode("utf-8"))
             return
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{str(manifest)!r} is damaged ({error}). Choose another folder, or "
                 "remove this one."
@@ -86,15 +118,19 @@ class FolderStore:
             )
 
     def get(self, key: Key) -> Arrays | None:
+        path = self._path(key)
         try:
-            return unpack(self._path(key).read_bytes())
+            return unpack(path.read_bytes(), path.name)
         except FileNotFoundError:
             return None
-        except (ValueError, OSError, KeyError, EOFError, BadZipFile):
-            return None  # damaged: it is made again and replaced
+        except (DamagedError, OSError) as error:
+            # It is made again and replaced.
+            self.damaged[path.name] = str(error)
+            return None
 
     def put(self, key: Key, arrays: Arrays) -> None:
-        write(self._path(key), pack(arrays))
+        path = self._path(key)
+        write_file(path, pack(arrays, path.name))
 
     def _path(self, key: Key) -> Path:
         parts = (f"{k:05d}" if isinstance(k, int) else k for k in key)
@@ -116,27 +152,36 @@ def _briefly(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def pack(arrays: Arrays) -> bytes:
-    """Arrays as the bytes of an .npz file."""
+def pack(arrays: Arrays, name: str = "") -> bytes:
+    """Arrays as the bytes of an .npz file with a checksum, which covers ``name``."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return seal(buffer.getvalue(), name)
 
 
-def unpack(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    """What :func:`pack` packed; nothing in it is run."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file, all of it or nothing."""
+def unpack(content: bytes, name: str = "") -> dict[str, npt.NDArray[Any]]:
+    """What :func:`pack` packed, or a ``DamagedError``; nothing in it is run."""
+    check_seal(content, name)
     try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise OSError(
-            f"Cannot write {str(path)!r}: {error.__cause__ or error}"
-        ) from error
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # what is no archive can fail in any way
+        raise DamagedError(f"{type(error).__name__}: {error!s:.200}") from error
+
+
+def damaged_entries(content: bytes) -> list[str]:
+    """What of an .npz file cannot be read, for the message about it."""
+    found = []
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            for name in file.files:
+                try:
+                    file[name]
+                except Exception as error:  # damaged content can fail in any way
+                    found.append(f"{name!r}: {error!s:.100}")
+    except Exception:
+        return []
+    return found
 
 
 def text_array(value: Any) -> npt.NDArray[np.uint8]:
@@ -149,8 +194,8 @@ def from_text_array(array: npt.NDArray[np.uint8]) -> Any:
     return json.loads(array.tobytes().decode("utf-8"))
 
 
-def digest(items: Sequence[str]) -> str:
-    """A short name for a list of strings."""
+def digest(items: Sequence[Any]) -> str:
+    """A short name for a list of texts."""
     joined = json.dumps(list(items), ensure_ascii=False).encode(
         "utf-8", "surrogatepass"
     )

@@ -107,8 +107,13 @@ class StoredTexts(Sequence[ExplainedText]):
         for name, key in names.items():
             part = self._store.get(key)
             if part is None:
+                damaged = "; ".join(
+                    f"{n} ({w})" for n, w in self._store.damaged.items()
+                )
+                why = f"are damaged: {damaged}" if damaged else "are no longer there"
                 raise RuntimeError(
-                    "The scores of this comparison are no longer in its output folder."
+                    f"Parts of this comparison in its output folder {why}. Run the "
+                    "comparison again: what is missing is made anew."
                 )
             parts[name] = part
         self._parts = parts

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from captum_attngrad._classes import check_labels
 from captum_attngrad.metrics._vectors import check_vector, score_vectors
 from captum_attngrad.metrics.removal import (
     DEFAULT_TOKENS_PER_BATCH,
@@ -70,8 +71,11 @@ class Metric(ABC):
         description (str): What is measured, in one line.
         undefined (str): What NaN means, such as "no inhibitors named"; empty if the
             metric is always defined.
+        needs_one_class (bool): Whether it asks if the model still decides for the same
+            class, which only a model with one right class for each text can say.
     """
 
+    needs_one_class = False
     name: str
     property: str
     higher_is_better: bool
@@ -155,8 +159,10 @@ class Perturbation(ABC):
 
     Attributes:
         name (str): Short name, the first part of the names of metrics that use it.
+        needs_one_class (bool): As :attr:`Metric.needs_one_class`.
     """
 
+    needs_one_class = False
     name: str
 
     def settings(self) -> Hashable:
@@ -212,6 +218,7 @@ class ReexplainMetric(Metric):
 
     def __init__(self, perturbation: Perturbation) -> None:
         self.perturbation = perturbation
+        self.needs_one_class = perturbation.needs_one_class
 
     @abstractmethod
     def value(
@@ -228,6 +235,13 @@ class ReexplainMetric(Metric):
         explain: Explain,
     ) -> Tensor:
         """The metric, shape (batch,), doing everything for this metric alone."""
+        classes = check_labels("target", target, len(text_model.class_names))
+        target = torch.tensor(classes, device=batch.input_ids.device)
+        if len(target) != len(batch):
+            raise ValueError(
+                f"target has {len(target)} entries for {len(batch)} texts; expected "
+                "one class for each."
+            )
         before = explain(batch.input_ids, batch.attention_mask, target)
         prepared = self.perturbation.prepare(text_model, batch, target)
         again = self.perturbation.explain_again(

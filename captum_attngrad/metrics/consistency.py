@@ -5,6 +5,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from captum_attngrad._classes import check_labels
 from captum_attngrad.metrics._precision import wide
 from captum_attngrad.metrics.base import CorpusMetric
 
@@ -15,6 +16,7 @@ def _check(vectors: Tensor, classes: Tensor) -> None:
             f"vectors has shape {tuple(vectors.shape)} and classes has shape "
             f"{tuple(classes.shape)}; expected (texts, dim) and (texts,)."
         )
+    check_labels("classes", classes.tolist())
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ def intra_class_cohesion(vectors: Tensor, classes: Tensor) -> Tensor:
         and memory grow linearly with the texts.
 
     Raises:
-        ValueError: On shapes that do not agree.
+        ValueError: On shapes that do not agree, or classes that are not whole numbers.
     """
     return _mean_cosines(vectors, classes)[0]
 
@@ -79,7 +81,7 @@ def inter_class_separation(vectors: Tensor, classes: Tensor) -> Tensor:
         a text alone in its class, or if there is only one class.
 
     Raises:
-        ValueError: On shapes that do not agree.
+        ValueError: On shapes that do not agree, or classes that are not whole numbers.
     """
     within, between = _mean_cosines(vectors, classes)
     return within - between
@@ -105,7 +107,7 @@ def class_distance_ratio(vectors: Tensor, classes: Tensor) -> Tensor:
         two texts.
 
     Raises:
-        ValueError: On shapes that do not agree.
+        ValueError: On shapes that do not agree, or classes that are not whole numbers.
     """
     within, between = _mean_cosines(vectors, classes)
     distance_within = 1 - within.nanmean()
@@ -144,7 +146,7 @@ def silhouette(vectors: Tensor, classes: Tensor) -> Tensor:
         there is only one class, or no class has two texts.
 
     Raises:
-        ValueError: On shapes that do not agree.
+        ValueError: On shapes that do not agree, or classes that are not whole numbers.
         ImportError: Without scikit-learn (extra ``compare``).
     """
     _check(vectors, classes)
@@ -172,7 +174,7 @@ def davies_bouldin(vectors: Tensor, classes: Tensor) -> Tensor:
         or no class has two texts.
 
     Raises:
-        ValueError: On shapes that do not agree.
+        ValueError: On shapes that do not agree, or classes that are not whole numbers.
         ImportError: Without scikit-learn (extra ``compare``).
     """
     _check(vectors, classes)

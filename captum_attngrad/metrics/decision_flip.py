@@ -59,6 +59,7 @@ class DecisionFlip(ErasureMetric):
     """
 
     name = "decision_flip"
+    needs_one_class = True
     higher_is_better = False
     value_range = (0.0, 1.0)
     best_value = 0.0

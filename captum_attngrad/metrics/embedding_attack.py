@@ -94,7 +94,7 @@ def attack_embeddings(
             # Captum takes small gradients for zero; a confident model has only such.
             fgsm.zero_thresh = 0.0
             moved = fgsm.perturb(
-                start, radius, target, (batch.attention_mask,), mask=movable
+                start, radius, target, batch.forward_args, mask=movable
             )
         else:
             pgd = PGD(text_model.probabilities_from_embeddings)
@@ -105,7 +105,7 @@ def attack_embeddings(
                 radius / 4,
                 _PGD_STEPS,
                 target,
-                (batch.attention_mask,),
+                batch.forward_args,
                 mask=movable,
             )
     detached: Tensor = moved.detach()
@@ -165,6 +165,8 @@ class EmbeddingAttack(Perturbation):
         ValueError: On another ``attack`` or numbers out of range.
     """
 
+    needs_one_class = True
+
     def __init__(
         self, attack: str = "pgd", radius: float = 0.2, n_noise: int = 3
     ) -> None:
@@ -201,7 +203,7 @@ class EmbeddingAttack(Perturbation):
             right = torch.stack(
                 [
                     text_model.probabilities_from_embeddings(
-                        embedded, batch.attention_mask
+                        embedded, *batch.forward_args
                     ).argmax(dim=1)
                     == target
                     for embedded in (start, attacked, *noise)

@@ -132,12 +132,13 @@ def first_valid(valid: Tensor, n_kept: int) -> tuple[Tensor, Tensor]:
 
 
 def answers_of_variants(
-    text_model: TextModel, variants: Tensor, attention_mask: Tensor
+    text_model: TextModel, variants: Tensor, *forward_args: Tensor
 ) -> Tensor:
-    """Probabilities (batch, variants, classes) of texts (batch, variants, tokens)."""
+    """Probabilities (batch, variants, classes) of texts (batch, variants, tokens), from
+    the batch's ``forward_args``."""
     with torch.no_grad():
         each = [
-            text_model.probabilities(ids, attention_mask)
+            text_model.probabilities(ids, *forward_args)
             for ids in variants.unbind(dim=1)
         ]
     return torch.stack(each, dim=1)

@@ -154,10 +154,10 @@ def logit_differences(
     """
     differences = []
     with torch.no_grad():
-        before = text_model.logits(batch.input_ids, batch.attention_mask)
+        before = text_model.logits(batch.input_ids, *batch.forward_args)
         for other in changed:
             with borrowed_parameters(text_model.model, other):
-                after = text_model.logits(batch.input_ids, batch.attention_mask)
+                after = text_model.logits(batch.input_ids, *batch.forward_args)
             differences.append((after - before).abs().amax(dim=1))
     return torch.stack(differences)
 
@@ -194,6 +194,7 @@ class NeighbourSubstitution(Perturbation):
     """
 
     name = "neighbours"
+    needs_one_class = True
 
     def __init__(
         self,
@@ -222,7 +223,7 @@ class NeighbourSubstitution(Perturbation):
     def prepare(
         self, text_model: TextModel, batch: TextBatch, target: Tensor
     ) -> SubstitutedTexts:
-        ids, mask = batch.input_ids, batch.attention_mask
+        ids = batch.input_ids
         counts = batch.attributable.sum(dim=1).tolist()
         tried = random_substitutions(
             ids,
@@ -233,7 +234,9 @@ class NeighbourSubstitution(Perturbation):
             batch.seeds,
         )
         answers = answers_of_variants(
-            text_model, torch.cat([ids.unsqueeze(1), tried], dim=1), mask
+            text_model,
+            torch.cat([ids.unsqueeze(1), tried], dim=1),
+            *batch.forward_args,
         )
         p = answers.gather(2, target.reshape(-1, 1, 1).expand(-1, answers.shape[1], 1))
         close = (p[:, 1:, 0] - p[:, :1, 0]).abs() <= self.epsilon

@@ -54,14 +54,14 @@ def _margin(logits: Tensor, target: Tensor) -> Tensor:
 def _estimated_change(
     text_model: TextModel,
     ids: Tensor,
-    attention_mask: Tensor,
+    forward_args: tuple[Tensor, ...],
     target: Tensor,
     neighbours: Tensor,
 ) -> Tensor:
     """First-order change of the margin for each substitution, (batch, tokens, k)."""
     embedded = text_model.embed(ids).requires_grad_()
     with torch.enable_grad(), differentiable(text_model.model):
-        logits = text_model.logits_from_embeddings(embedded, attention_mask)
+        logits = text_model.logits_from_embeddings(embedded, *forward_args)
         (gradient,) = torch.autograd.grad(_margin(logits, target).sum(), embedded)
     table = embedding_table(text_model)
     own = (table[ids] * gradient).sum(dim=2)
@@ -108,12 +108,12 @@ def attack_tokens(
     Raises:
         TypeError: If the embedding of the text model is not an ``nn.Embedding``.
     """
-    ids, mask = batch.input_ids.clone(), batch.attention_mask
+    ids, args = batch.input_ids.clone(), batch.forward_args
     neighbours = batch_neighbours(text_model, ids, n_neighbours)
     counts = batch.attributable.sum(dim=1).tolist()
     budget = [math.ceil(max_fraction * n - 1e-9) for n in counts]
     with torch.no_grad():
-        margin = _margin(text_model.logits(ids, mask), target)
+        margin = _margin(text_model.logits(ids, *args), target)
     active = margin >= 0
     free = batch.attributable.clone()
     for step in range(max(budget)):
@@ -121,8 +121,9 @@ def attack_tokens(
         rows = active.nonzero().squeeze(1)
         if len(rows) == 0:
             break
+        of_rows = tuple(arg[rows] for arg in args)
         change = _estimated_change(
-            text_model, ids[rows], mask[rows], target[rows], neighbours[rows]
+            text_model, ids[rows], of_rows, target[rows], neighbours[rows]
         )
         change = change.masked_fill(~free[rows].unsqueeze(2), torch.inf).flatten(1)
         n_tried = min(n_checked, change.shape[1])
@@ -134,7 +135,7 @@ def attack_tokens(
         with torch.no_grad():
             margins = torch.stack(
                 [
-                    _margin(text_model.logits(variant, mask[rows]), target[rows])
+                    _margin(text_model.logits(variant, *of_rows), target[rows])
                     for variant in tried.unbind(dim=1)
                 ],
                 dim=1,
@@ -171,6 +172,7 @@ class TokenAttack(Perturbation):
     """
 
     name = "token_attack"
+    needs_one_class = True
 
     def __init__(
         self, max_fraction: float = 0.2, n_neighbours: int = 10, n_noise: int = 3
@@ -188,7 +190,7 @@ class TokenAttack(Perturbation):
     def prepare(
         self, text_model: TextModel, batch: TextBatch, target: Tensor
     ) -> AttackedTexts:
-        ids, mask = batch.input_ids, batch.attention_mask
+        ids = batch.input_ids
         attacked = attack_tokens(
             text_model, batch, target, self.max_fraction, self.n_neighbours
         )
@@ -202,7 +204,8 @@ class TokenAttack(Perturbation):
             batch.seeds,
         )
         variants = torch.cat([ids.unsqueeze(1), attacked.unsqueeze(1), noise], dim=1)
-        predicted = answers_of_variants(text_model, variants, mask).argmax(dim=2)
+        answers = answers_of_variants(text_model, variants, *batch.forward_args)
+        predicted = answers.argmax(dim=2)
         right = predicted == target.unsqueeze(1)
         order, valid = first_valid(right[:, 2:] & right[:, :1], self.n_noise)
         return AttackedTexts(

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from captum_attngrad._cache import write_atomically
+from captum_attngrad._cache import check_cache, write_atomically
+from captum_attngrad._checksum import check_seal, seal
 
 Model = TypeVar("Model")
 
@@ -24,14 +25,15 @@ def file_name(prefix: str, version: int, settings: Mapping[str, object]) -> str:
 
 
 def pack(version: int, settings: Mapping[str, object], **content: object) -> bytes:
-    """Return what a file is to hold: ``content``, and what it was made with."""
+    """Return what a file is to hold: ``content``, what it was made with, a checksum."""
     buffer = io.BytesIO()
     torch.save({"format": version, "settings": dict(settings), **content}, buffer)
-    return buffer.getvalue()
+    return seal(buffer.getvalue())
 
 
 def unpack(kept: bytes, version: int, settings: Mapping[str, object]) -> dict[str, Any]:
     """Return the content of a file, which must have been made with ``settings``."""
+    check_seal(kept)
     content: dict[str, Any] = torch.load(
         io.BytesIO(kept), map_location="cpu", weights_only=True
     )
@@ -52,15 +54,15 @@ def load_or_train(
     names that function's caller.
     """
     if path.exists() and not retrain:
-        kept = path.read_bytes()
         try:
-            return load(kept)
+            return load(path.read_bytes())
         except Exception as error:  # damaged content can fail in any way
             warnings.warn(
                 f"The kept model {str(path)!r} cannot be used ({type(error).__name__}: "
                 f"{error!s:.200}). It is trained again and replaced.",
                 stacklevel=3,
             )
+    check_cache(path)
     content = train()
     write_atomically(path, content)
     return load(content)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from captum_attngrad._cache import PathLike, resolve_root
+from captum_attngrad._classes import check_seed
 from captum_attngrad.datasets import DictionaryEntry, PronouncingDictionary
 from captum_attngrad.datasets.pronouncing_dictionary import SHA256
 from captum_attngrad.models._g2p_training import (
@@ -194,8 +195,8 @@ def trained_g2p(
 
         ImportError: If the data is needed and the extra is missing.
         FileNotFoundError: If there is no file at ``dictionary``.
-        ValueError: If ``epochs`` or ``batch_size`` is below 1, or a split of the
-                    dictionary is empty.
+        ValueError: If ``epochs`` or ``batch_size`` is below 1, ``seed`` is out of
+                    range, or a split of the dictionary is empty.
 
     Examples::
 
@@ -212,7 +213,7 @@ def trained_g2p(
             raise ValueError(f"{name} must be at least 1, got {value}.")
     settings = G2PSettings(
         dictionary=_digest(dictionary),
-        seed=seed,
+        seed=check_seed(seed),
         stress=stress,
         embedding_dim=embedding_dim,
         hidden_size=hidden_size,

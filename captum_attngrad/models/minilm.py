@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from captum_attngrad._cache import PathLike, resolve_root
+from captum_attngrad._checksum import DamagedError
+from captum_attngrad._classes import check_seed
 from captum_attngrad.datasets import MovieReview
 from captum_attngrad.models._finetuning import (
     FinetuningSettings,
@@ -136,8 +138,8 @@ def finetuned_minilm(
 
         ImportError: If a part of the extra is missing.
         ValueError: If ``epochs`` or ``batch_size`` is below 1, ``warmup_steps`` below
-                    0, ``min_abs_rating`` leaves no sentences in a split, or the
-                    pretrained files are not the expected ones.
+                    0, ``seed`` out of range, ``min_abs_rating`` leaves no sentences in
+                    a split, or the pretrained files are not the expected ones.
         FileNotFoundError, RuntimeError: If the data is needed and cannot be had.
 
     Examples::
@@ -156,7 +158,7 @@ def finetuned_minilm(
             raise ValueError(f"{name} must be at least {least}, got {value}.")
     require_extra()
     settings = FinetuningSettings(
-        seed=seed,
+        seed=check_seed(seed),
         min_abs_rating=min_abs_rating,
         epochs=epochs,
         batch_size=batch_size,
@@ -216,8 +218,18 @@ def _finetune(
         "training_seconds": time.perf_counter() - start,
     }
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    about["sha256"] = _digest(about, state)
     content: bytes = save(state, metadata={"about": json.dumps(about)})
     return content
+
+
+def _digest(about: dict[str, object], state: dict[str, torch.Tensor]) -> str:
+    """The SHA-256 of all that is kept; the format has no room for one of its own."""
+    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode("utf-8"))
+    for name, tensor in sorted(state.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _load(
@@ -233,8 +245,12 @@ def _load(
     about = json.loads(json.loads(kept[8 : 8 + size])["__metadata__"]["about"])
     if about["identity"] != _identity(settings):
         raise ValueError("it was made with other settings")
+    state = load(kept)
+    # Models that earlier versions kept have no checksum.
+    if about.pop("sha256", None) not in (None, _digest(about, state)):
+        raise DamagedError("its content does not match its checksum")
     model = build_classifier()
-    model.load_state_dict(load(kept))
+    model.load_state_dict(state)
     return FinetunedMiniLM(
         model=model.eval(),
         tokenizer=tokenizer,

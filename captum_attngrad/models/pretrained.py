@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captum_attngrad._cache import PathLike, resolve_root
+from captum_attngrad._classes import check_seed
 from captum_attngrad.datasets import MovieReview
 from captum_attngrad.models._kept import file_name, load_or_train, pack, unpack
 from captum_attngrad.models._review_splits import review_splits
@@ -133,8 +134,8 @@ def trained_lstm(
 
     Raises:
 
-        ValueError: If ``epochs`` or ``batch_size`` is below 1, or ``min_abs_rating``
-                    leaves no sentences in a split.
+        ValueError: If ``epochs`` or ``batch_size`` is below 1, ``seed`` is out of
+                    range, or ``min_abs_rating`` leaves no sentences in a split.
         FileNotFoundError, RuntimeError: If the data is needed and cannot be had.
 
     Examples::
@@ -148,7 +149,7 @@ def trained_lstm(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     settings = Settings(
-        seed=seed,
+        seed=check_seed(seed),
         min_abs_rating=min_abs_rating,
         embedding_dim=embedding_dim,
         hidden_size=hidden_size,

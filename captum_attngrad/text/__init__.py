@@ -7,7 +7,8 @@ from captum_attngrad.text.error_rates import (
     phoneme_error_rate,
     word_error_rate,
 )
-from captum_attngrad.text.text_model import TextBatch, TextModel
+from captum_attngrad.text.text_batch import TextBatch
+from captum_attngrad.text.text_model import TextModel
 from captum_attngrad.text.tokenizer import WordTokenizer
 from captum_attngrad.text.vocab import Vocab, build_vocab_from_iterator
 

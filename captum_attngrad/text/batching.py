@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,54 @@ def pad_batch(
     return ids, torch.arange(longest) < lengths.unsqueeze(1)
 
 
-def by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+def pad_values(
+    name: str, values: Sequence[Any], lengths: Sequence[int], padding_value: int
+) -> tuple[Tensor, bool]:
+    r"""
+    Put what a tokenizer says of several texts into one tensor.
+
+    Args:
+
+        name (str): What it is, for messages.
+        values (Sequence): For each text a number or a vector for each of its tokens;
+                    or numbers of one shape, whatever the number of tokens.
+        lengths (Sequence[int]): The number of tokens of each text.
+        padding_value (int): What is said of padding.
+
+    Returns:
+        **values**, **of_tokens** (Tensor, bool):
+        - **values**: of shape (batch, most tokens, ...), filled up on the right; or
+          (batch, ...).
+        - **of_tokens**: whether it is the first.
+
+    Raises:
+
+        ValueError: If the values are neither.
+    """
+    rows = [torch.as_tensor(value) for value in values]
+    of_tokens = all(
+        row.dim() > 0 and row.shape[0] == length
+        for row, length in zip(rows, lengths, strict=True)
+    )
+    if of_tokens and len({row.shape[1:] for row in rows}) == 1:
+        shape = (len(rows), max(lengths), *rows[0].shape[1:])
+        padded = torch.full(shape, padding_value, dtype=rows[0].dtype)
+        for filled, row in zip(padded, rows, strict=True):
+            filled[: len(row)] = row
+        return padded, True
+    if len({row.shape for row in rows}) == 1:
+        return torch.stack(rows), False
+    shapes = ", ".join(str(tuple(row.shape)) for row in rows[:3])
+    raise ValueError(
+        f"{name} has the shapes {shapes} for texts of "
+        f"{', '.join(map(str, lengths[:3]))} tokens; expected one number or vector for "
+        "each token, or one shape for all texts."
+    )
+
+
+def by_length(
+    lengths: Sequence[int], tokens_per_batch: int, same_length: bool = False
+) -> list[list[int]]:
     r"""
     Put texts of like length into batches of a bounded size.
 
@@ -60,6 +108,9 @@ def by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
         lengths (Sequence[int]): The number of tokens of each text.
         tokens_per_batch (int): The most tokens in a batch, padding counted: texts times
                     the length of the longest. A longer text is a batch of its own.
+        same_length (bool, optional): Whether all texts of a batch have one length, so
+                    that there is no padding.
+                    Default: False
 
     Returns:
         list[list[int]]:
@@ -80,7 +131,10 @@ def by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
     batches: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
         # In this order the newest text is the longest of its batch.
-        if batches and lengths[place] * (len(batches[-1]) + 1) <= tokens_per_batch:
+        fits = bool(batches) and not (
+            same_length and lengths[place] != lengths[batches[-1][0]]
+        )
+        if fits and lengths[place] * (len(batches[-1]) + 1) <= tokens_per_batch:
             batches[-1].append(place)
         else:
             batches.append([place])

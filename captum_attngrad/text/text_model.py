@@ -11,60 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attngrad._classes import check_class_names
 from captum_attngrad.capture._threads import hooked
 from captum_attngrad.text._huggingface import HuggingFaceText
+from captum_attngrad.text._outputs import ONE_CLASS, Outputs
+from captum_attngrad.text._padding import padding_matters
+from captum_attngrad.text._texts import (
+    Text,
+    check_not_empty,
+    check_texts,
+    single_texts,
+)
 from captum_attngrad.text.batching import by_length, pad_batch
+from captum_attngrad.text.text_batch import TextBatch
 
 #: Tokens, padding counted, in one batch of texts to explain.
 DEFAULT_TOKENS_PER_BATCH = 512
-
-
-@dataclass(frozen=True, eq=False)
-class TextBatch:
-    r"""
-    Some texts as the model reads them.
-
-    Args:
-        tokens (tuple of tuple of str): Tokens of each text, as they are shown; those of
-            text i stand at the first ``len(tokens[i])`` positions of its row.
-        input_ids (Tensor): Token ids, shape (batch, tokens), padded on the right.
-        attention_mask (Tensor): Boolean, same shape: False on padding.
-        attributable (Tensor): Boolean, same shape: True on tokens that may be scored
-            and removed, so False on padding and special tokens.
-        seeds (tuple of int): A seed for each text, for methods that draw at random. It
-            belongs to the text, so results do not depend on how texts are batched.
-    """
-
-    tokens: tuple[tuple[str, ...], ...]
-    input_ids: Tensor
-    attention_mask: Tensor
-    attributable: Tensor
-    seeds: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def row(self, index: int) -> TextBatch:
-        """One text as a batch of its own, with the padding it has here."""
-        rows = slice(index, index + 1)
-        return TextBatch(
-            self.tokens[rows],
-            self.input_ids[rows],
-            self.attention_mask[rows],
-            self.attributable[rows],
-            self.seeds[rows],
-        )
-
-    def trimmed_row(self, index: int) -> TextBatch:
-        """One text as a batch of its own, without padding."""
-        row = self.row(index)
-        end = len(row.tokens[0])
-        return replace(
-            row,
-            input_ids=row.input_ids[:, :end],
-            attention_mask=row.attention_mask[:, :end],
-            attributable=row.attributable[:, :end],
-        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +38,8 @@ class TextModel:
 
     Args:
         model (nn.Module): The classifier.
-        logits (Callable): Maps (input_ids, attention_mask) to logits (batch, classes).
+        logits (Callable): Maps (input_ids, attention_mask), and what follows in
+            :attr:`TextBatch.forward_args`, to logits (batch, classes).
         encode (Callable): Maps texts to a :class:`TextBatch` on the CPU.
         replacement_id (int): Token id that stands for a removed token.
         embedding (nn.Module): The module that embeds token ids.
@@ -87,11 +50,14 @@ class TextModel:
         special_ids (tuple of int): Ids that never take the place of a word: padding,
             unknown, mask and the like.
         show_tokens (Callable): Maps a list of ids to the tokens as they are shown.
+        outputs (Outputs): How logits are read: one class is right (softmax), or any
+            number of labels (sigmoids).
+            Default: ONE_CLASS
     """
 
     model: nn.Module
-    logits: Callable[[Tensor, Tensor], Tensor]
-    encode: Callable[[Sequence[str]], TextBatch]
+    logits: Callable[..., Tensor]
+    encode: Callable[[Sequence[Text]], TextBatch]
     replacement_id: int
     embedding: nn.Module
     layer: nn.Module | list[nn.Module] | None
@@ -99,6 +65,7 @@ class TextModel:
     pad_id: int
     special_ids: tuple[int, ...]
     show_tokens: Callable[[list[int]], list[str]]
+    outputs: Outputs = ONE_CLASS
 
     @classmethod
     def from_torch(
@@ -142,7 +109,9 @@ class TextModel:
             *TextModel*
 
         Raises:
-            ValueError: When a text without tokens is encoded.
+            TypeError: If ``class_names`` is a string or holds something else.
+            ValueError: When a text without tokens or a pair of texts is encoded, or the
+                model's logits are not as many as ``class_names``.
 
         Examples::
 
@@ -162,9 +131,9 @@ class TextModel:
                 return list(lookup(ids))
             return [seen.get(i, f"[{i}]") for i in ids]
 
-        def encode(texts: Sequence[str]) -> TextBatch:
-            tokens = tuple(tuple(tokenizer(text)) for text in texts)
-            _check_not_empty(texts, [len(found) for found in tokens])
+        def encode(texts: Sequence[Text]) -> TextBatch:
+            tokens = tuple(tuple(tokenizer(text)) for text in single_texts(texts))
+            check_not_empty(texts, [len(found) for found in tokens])
             rows = [list(vocab(list(found))) for found in tokens]
             for row, found in zip(rows, tokens, strict=True):
                 for i, token in zip(row, found, strict=True):
@@ -179,7 +148,7 @@ class TextModel:
             replacement_id=unk_id,
             embedding=embedding,
             layer=layer,
-            class_names=tuple(class_names),
+            class_names=check_class_names(class_names),
             pad_id=pad_id,
             special_ids=tuple(sorted({unk_id, pad_id})),
             show_tokens=show_tokens,
@@ -202,6 +171,13 @@ class TextModel:
         A removed token becomes the mask token; the unknown or the padding token where
         there is no mask token. Tokens are shown as the tokenizer's word pieces.
 
+        A text may be a pair (first, second), such as a premise and a hypothesis. What
+        the tokenizer returns beside ids and mask, such as ``token_type_ids``, goes to
+        the model as well: it stands in :attr:`TextBatch.extras`, and
+        ``text_model.logits(batch.input_ids, *batch.forward_args)`` is the model's own
+        answer. ``config.problem_type`` says whether probabilities are a softmax or, for
+        multi-label models, a sigmoid for each label.
+
         Args:
             model (PreTrainedModel): A sequence classifier: its output has ``logits`` of
                 shape (batch, classes).
@@ -220,8 +196,10 @@ class TextModel:
             *TextModel*
 
         Raises:
-            ValueError: If the tokenizer has no padding token or the model fewer than
-                two classes, and when a text without tokens is encoded.
+            ValueError: If the tokenizer has no padding token, knows no words or knows
+                ids that the model does not embed, the model is a regression model or
+                has fewer than two classes, ``class_names`` are not as many as those;
+                and when a text without tokens is encoded.
 
         Examples::
 
@@ -230,31 +208,39 @@ class TextModel:
         """
         text = HuggingFaceText(model, tokenizer, class_names, max_length)
 
-        def encode(texts: Sequence[str]) -> TextBatch:
-            rows, special, n_cut = text.encode(texts)
-            if n_cut:
+        def encode(texts: Sequence[Text]) -> TextBatch:
+            checked = check_texts(texts)
+            found = text.encode(checked)
+            if found.n_cut:
                 warnings.warn(
-                    f"{n_cut} of {len(texts)} texts are longer than {text.max_length} "
-                    "tokens and were cut to that length.",
+                    f"{found.n_cut} of {len(texts)} texts are longer than "
+                    f"{text.max_length} tokens and were cut to that length.",
                     stacklevel=2,
                 )
-            _check_not_empty(texts, [row.count(0) for row in special])
-            ids, mask = pad_batch(rows, text.pad_id)
-            marks, _ = pad_batch(special, 1)
-            tokens = tuple(tuple(text.show_tokens(row)) for row in rows)
-            return TextBatch(tokens, ids, mask, marks == 0, (0,) * len(rows))
+            free = ~found.special
+            check_not_empty(checked, free.sum(dim=1).tolist())
+            return TextBatch(
+                tokens=tuple(tuple(text.show_tokens(row)) for row in found.rows),
+                input_ids=found.input_ids,
+                attention_mask=found.attention_mask,
+                attributable=free & found.attention_mask,
+                seeds=(0,) * len(found.rows),
+                extras=found.extras,
+                of_texts=found.of_texts,
+            )
 
         return cls(
             model=model,
             logits=text.logits,
             encode=encode,
             replacement_id=text.replacement_id,
-            embedding=model.get_input_embeddings(),
+            embedding=text.embedding,
             layer=layer,
             class_names=text.class_names,
             pad_id=text.pad_id,
             special_ids=text.special_ids,
             show_tokens=text.show_tokens,
+            outputs=text.outputs,
         )
 
     @property
@@ -268,7 +254,7 @@ class TextModel:
         return self.model if self.layer is None else self.layer
 
     def batch(
-        self, texts: Sequence[str], seeds: Sequence[int] | None = None
+        self, texts: Sequence[Text], seeds: Sequence[int] | None = None
     ) -> TextBatch:
         """Encodes texts, with a seed for each, on the model's device."""
         batch = self.encode(texts)
@@ -277,20 +263,23 @@ class TextModel:
             input_ids=batch.input_ids.to(self.device),
             attention_mask=batch.attention_mask.to(self.device),
             attributable=batch.attributable.to(self.device),
+            extras={name: t.to(self.device) for name, t in batch.extras.items()},
             seeds=batch.seeds if seeds is None else tuple(seeds),
         )
 
     def batches(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         seeds: Sequence[int] | None = None,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     ) -> Iterator[tuple[list[int], TextBatch]]:
         r"""
-        Texts of like length together, so that there is little padding.
+        Texts of like length together, so that there is little padding. If padding
+        changes the model's answer, which the first two texts of different lengths tell,
+        texts of the very same length.
 
         Args:
-            texts (Sequence of str): The texts.
+            texts (Sequence of str or pair): The texts.
             seeds (Sequence of int, optional): A seed for each text; None for 0.
                 Default: None
             tokens_per_batch (int): The most tokens in a batch, padding counted. A text
@@ -308,7 +297,7 @@ class TextModel:
         Examples::
 
             >>> for places, batch in text_model.batches(texts):
-            ...     logits = text_model.logits(batch.input_ids, batch.attention_mask)
+            ...     logits = text_model.logits(batch.input_ids, *batch.forward_args)
         """
         lengths: list[int] = []
         with warnings.catch_warnings():
@@ -317,20 +306,46 @@ class TextModel:
             for start in range(0, len(texts), 256):
                 some = self.encode(texts[start : start + 256])
                 lengths += [len(tokens) for tokens in some.tokens]
-        for places in by_length(lengths, tokens_per_batch):
+        groups = by_length(lengths, tokens_per_batch)
+        mixed = next((g for g in groups if lengths[g[0]] != lengths[g[-1]]), None)
+        if mixed and padding_matters(self, [texts[mixed[0]], texts[mixed[-1]]]):
+            groups = by_length(lengths, tokens_per_batch, same_length=True)
+        for places in groups:
             chosen = None if seeds is None else [seeds[place] for place in places]
             yield places, self.batch([texts[place] for place in places], chosen)
 
-    def probabilities(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def probabilities(
+        self, input_ids: Tensor, attention_mask: Tensor, *extras: Tensor
+    ) -> Tensor:
         """Class probabilities (batch, classes), in float64 where the device has it.
 
         In float32 the probability of a confident model rounds to exactly 1, and with it
         every gradient and difference to 0.
         """
-        return _softmax(self.logits(input_ids, attention_mask))
+        return self._read(self.logits(input_ids, attention_mask, *extras))
+
+    def log_odds(
+        self, input_ids: Tensor, attention_mask: Tensor, *extras: Tensor
+    ) -> Tensor:
+        """The log-odds of each class, (batch, classes)."""
+        logits = self.logits(input_ids, attention_mask, *extras)
+        return self.outputs.log_odds(self._checked(logits))
+
+    def _read(self, logits: Tensor) -> Tensor:
+        return self.outputs.probabilities(self._checked(logits))
+
+    def _checked(self, logits: Tensor) -> Tensor:
+        if logits.dim() != 2 or logits.shape[1] != len(self.class_names):
+            raise ValueError(
+                f"class_names has {len(self.class_names)} entries "
+                f"({', '.join(self.class_names):.80}), and the model returned logits "
+                f"of shape {tuple(logits.shape)}; expected (batch, classes), with a "
+                "name for each class."
+            )
+        return logits
 
     def logits_from_embeddings(
-        self, embeddings: Tensor, attention_mask: Tensor
+        self, embeddings: Tensor, attention_mask: Tensor, *extras: Tensor
     ) -> Tensor:
         """Logits (batch, classes) from what stands in the place of the embedding
         module's output, (batch, tokens, dim)."""
@@ -346,7 +361,7 @@ class TextModel:
         ids = torch.full(attention_mask.shape, word, device=embeddings.device)
         with hooked(self.embedding.register_forward_hook, put_in):
             logits = self.logits(
-                ids.masked_fill(~attention_mask, self.pad_id), attention_mask
+                ids.masked_fill(~attention_mask, self.pad_id), attention_mask, *extras
             )
         if n_used != 1:
             raise RuntimeError(
@@ -357,10 +372,12 @@ class TextModel:
         return logits
 
     def probabilities_from_embeddings(
-        self, embeddings: Tensor, attention_mask: Tensor
+        self, embeddings: Tensor, attention_mask: Tensor, *extras: Tensor
     ) -> Tensor:
         """As :meth:`probabilities`, from embeddings (batch, tokens, dim)."""
-        return _softmax(self.logits_from_embeddings(embeddings, attention_mask))
+        return self._read(
+            self.logits_from_embeddings(embeddings, attention_mask, *extras)
+        )
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """What the embedding module makes of ids, without autograd."""
@@ -380,15 +397,4 @@ class TextModel:
                 module.training = True
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    dtype = torch.float32 if logits.device.type == "mps" else torch.float64
-    return logits.to(dtype).softmax(dim=-1)
-
-
-def _check_not_empty(texts: Sequence[str], n_tokens: Sequence[int]) -> None:
-    for text, n in zip(texts, n_tokens, strict=True):
-        if n == 0:
-            raise ValueError(
-                f"The text {text!r:.80} has no tokens, so there is nothing to explain; "
-                "leave such texts out."
-            )
+__all__ = ["DEFAULT_TOKENS_PER_BATCH", "TextBatch", "TextModel"]

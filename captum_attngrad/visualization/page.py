@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from captum_attngrad._cache import write_atomically
+from captum_attngrad._files import write_file
 
 # Captum's markup carries a token's sign in its hue alone (120 for positive, 0 for
 # negative, lightness 100% for zero). The attribute selectors add a line under the word,
@@ -91,22 +91,23 @@ def write_page(page: str, path: "str | os.PathLike[str]") -> Path:
 
     Args:
         page (str): The page, from :func:`render_page`.
-        path (str or os.PathLike): Where to write it; an existing file is replaced.
+        path (str or os.PathLike): Where to write it; an existing file is replaced, a
+            symbolic link followed.
 
     Returns:
         *Path*: Where it was written.
 
     Raises:
-        OSError: If it cannot be written there.
+        OSError: If it cannot be written there, or something other than a regular file
+            is there.
     """
-    target = Path(path)
-    try:
-        write_atomically(target, page.encode("utf-8"))
-    except OSError as error:
-        raise OSError(
-            f"Cannot write {str(target)!r}: {error.__cause__ or error}"
-        ) from error
-    return target
+    return write_file(path, encoded(page))
+
+
+def encoded(page: str) -> bytes:
+    r"""A page as it is stored. Half a surrogate pair, which is not a character, is
+    shown by its number, as ``\ud83d``."""
+    return page.encode("utf-8", "backslashreplace")
 
 
 def save_html(
@@ -133,12 +134,18 @@ def save_html(
 
     Raises:
         TypeError: If ``content`` is neither a string nor an HTML object.
-        OSError: If the file cannot be written.
+        OSError: If the file cannot be written, or something other than a regular file
+            is there.
 
     Examples::
 
         >>> save_html(visualize_text(records), "explained.html", title="My reviews")
     """
+    return write_page(page_of(content, title), path)
+
+
+def page_of(content: "str | _HasData", title: str) -> str:
+    """The page that :func:`save_html` writes."""
     table = content.data if isinstance(content, _HasData) else content
     if not isinstance(table, str):
         raise TypeError(
@@ -146,4 +153,4 @@ def save_html(
             "visualize_text returns, or a string."
         )
     body = f'<h1>{html.escape(title)}</h1>\n{LEGEND}\n<div class="captum">{table}</div>'
-    return write_page(render_page(title, body), path)
+    return render_page(title, body)

@@ -9,6 +9,7 @@ import torch
 from captum.attr import visualization as viz
 from torch import Tensor
 
+from captum_attngrad._classes import check_labels
 from captum_attngrad.visualization.word_pieces import merge_word_pieces
 
 
@@ -25,9 +26,14 @@ def _for_each(name: str, value: object, n: int) -> list[Any]:
     return list(value)
 
 
-def _class_label(label: str | int) -> Any:
+def _class_labels(name: str, labels: object, n: int) -> list[Any]:
     # Captum declares integers and shows whatever it is given.
-    return html.escape(label) if isinstance(label, str) else label
+    given = _for_each(name, labels, n)
+    numbers = check_labels(name, [0 if isinstance(g, str) else g for g in given])
+    return [
+        html.escape(label) if isinstance(label, str) else number
+        for label, number in zip(given, numbers, strict=True)
+    ]
 
 
 def _checked_row(tokens: Sequence[str], scores: Tensor, row: int) -> Tensor:
@@ -91,8 +97,9 @@ def text_records(
         *list of VisualizationDataRecord*: One record for each text.
 
     Raises:
-        ValueError: If a score is NaN or infinite, or the numbers of texts, tokens and
-            scores do not agree.
+        ValueError: If a score is NaN or infinite, a class is neither a name nor a whole
+            number of 0 or more, or the numbers of texts, tokens and scores do not
+            agree.
         TypeError: If an entry of ``tokens`` is a string.
 
     Examples::
@@ -112,9 +119,9 @@ def text_records(
         )
     columns = zip(
         _for_each("pred_prob", pred_prob, n),
-        _for_each("pred_class", pred_class, n),
-        _for_each("true_class", true_class, n),
-        _for_each("attr_class", attr_class, n),
+        _class_labels("pred_class", pred_class, n),
+        _class_labels("true_class", true_class, n),
+        _class_labels("attr_class", attr_class, n),
         _for_each("convergence_score", convergence_score, n),
         strict=True,
     )
@@ -129,9 +136,9 @@ def text_records(
             viz.VisualizationDataRecord(
                 word_attributions=scores / largest if largest > 0 else scores,
                 pred_prob=float(prob),
-                pred_class=_class_label(predicted),
-                true_class=_class_label(true),
-                attr_class=_class_label(explained),
+                pred_class=predicted,
+                true_class=true,
+                attr_class=explained,
                 attr_score=float(scores.sum()),
                 raw_input_ids=[html.escape(token) for token in tokens[row]],
                 convergence_score=float(delta),

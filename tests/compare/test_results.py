@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from captum_attngrad.compare.bootstrap import (
 from captum_attngrad.compare.evaluate import again
 from captum_attngrad.compare.metric_names import resolve_metrics
 from captum_attngrad.compare.registry import resolve_methods
+from captum_attngrad.compare.store import pack, text_array, unpack
 from captum_attngrad.metrics import (
     AttackLocalization,
     NeighbourSubstitution,
@@ -171,6 +173,58 @@ def test_what_is_no_comparison_is_named(tmp_path: Path) -> None:
         (tmp_path / "file.npz").write_bytes(content)
         with pytest.raises(ValueError, match=r"file.npz' does not hold a comparison"):
             Comparison.load(tmp_path / "file.npz")
+
+
+def test_what_is_damaged_is_named(result: Comparison, tmp_path: Path) -> None:
+    path = result.save(tmp_path / "result.npz")
+    good = path.read_bytes()
+    for place in range(0, len(good), 1 + len(good) // 40):
+        damaged = bytearray(good)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"result.npz' does not hold a comparison"):
+            Comparison.load(path)
+    start = good.index(b"curves.npy") + 200
+    path.write_bytes(good[:start] + b"damaged" + good[start + 7 :])
+    with pytest.raises(ValueError, match=r"checksum \(in it, 'curves': "):
+        Comparison.load(path)
+    path.write_bytes(good[:-100])
+    with pytest.raises(ValueError, match="it is cut or overwritten"):
+        Comparison.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"curves": None}, "it lacks the entry 'curves'"),
+        ({"scores/0": None}, "it lacks the entry 'scores/0'"),
+        ({"about": None}, "it lacks the entry 'about'"),
+        ({"about": np.arange(9, dtype=np.uint8)}, "its entry 'about' is damaged"),
+        ({"about": text_array([1])}, "its entry 'about' is damaged"),
+        ({"about": text_array({"format": 2})}, "it lacks 'methods'"),
+        ({"about": text_array({"format": 1})}, "has format 1, expected 2"),
+        ({"about": text_array({"format": 2, "methods": 3})}, "its entries do not fit"),
+        ({"values": np.zeros((1, 2, 3))}, r"'values' has shape \(1, 2, 3\), expected"),
+        ({"seconds": np.zeros(0)}, r"'seconds' has shape \(0,\), expected"),
+        ({"scores/0": np.zeros(1)}, r"'scores/0' has shape \(1,\), expected"),
+    ],
+)
+def test_what_is_missing_or_does_not_fit_is_named(
+    result: Comparison, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = result.save(tmp_path / "result.npz")
+    arrays = {**unpack(path.read_bytes()), **change}
+    path.write_bytes(pack({k: v for k, v in arrays.items() if v is not None}))
+    with pytest.raises(ValueError, match=message):
+        Comparison.load(path)
+
+
+def test_comparisons_of_earlier_versions_are_read(
+    result: Comparison, tmp_path: Path
+) -> None:
+    path = result.save(tmp_path / "result.npz")
+    np.savez_compressed(path, **unpack(path.read_bytes()))  # without a checksum
+    assert Comparison.load(path).table() == result.table()
 
 
 def test_frame_is_tidy(result: Comparison) -> None:

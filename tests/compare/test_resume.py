@@ -137,7 +137,112 @@ def test_damaged_parts_are_made_again(tmp_path: Path) -> None:
     parts[-1].unlink()
     # What half a write leaves behind has another name and is passed over.
     (parts[0].parent / f".{parts[0].name}.1.tmp").write_bytes(b"half")
-    assert_same(whole, run(tmp_path))
+    with pytest.warns(UserWarning, match="damaged and have been made anew") as caught:
+        assert_same(whole, run(tmp_path))
+    (notice,) = [str(w.message) for w in caught if w.category is UserWarning]
+    assert f"{parts[0].name} (it is cut or overwritten)" in notice
+    assert parts[1].name in notice
+    assert parts[-1].name not in notice  # it is missing, not damaged
+    assert_same(whole, run(tmp_path))  # without another notice
+
+
+def test_one_changed_byte_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    texts = TEXTS[:3]
+
+    def small() -> Comparison:
+        return compare(
+            planted_text_model(),
+            texts,
+            methods=["random", "saliency"],
+            metrics=["comprehensiveness", "silhouette", "pgd_attack_auroc"],
+            output=tmp_path,
+            show_progress=False,
+        )
+
+    whole = small()
+    assert whole.diagnostics
+    kinds = ("texts", "00000-scores", "00001-values", "diagnostics")
+    for number, kind in enumerate(kinds):
+        path = tmp_path / "parts" / f"00000-{kind}.npz"
+        good = path.read_bytes()
+        for place in range(number, len(good), 1 + len(good) // 12):
+            damaged = bytearray(good)
+            damaged[place] ^= 0xFF
+            path.write_bytes(damaged)
+            with pytest.warns(UserWarning, match=rf"made anew: {path.name} \("):
+                again = small()
+            assert_same(whole, again)
+            assert again.diagnostics == whole.diagnostics
+            assert again.notes == whole.notes
+
+
+def test_parts_that_vanish_or_break_later_are_named(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    path = sorted(tmp_path.rglob("*-scores.npz"))[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RuntimeError, match=rf"are damaged: {path.name} \(it is cut"):
+        list(result.texts)
+    path.unlink()
+    with pytest.raises(RuntimeError, match=r"output folder are .*again: what is miss"):
+        list(result.texts)
+
+
+def test_a_part_in_the_place_of_another_is_noticed(tmp_path: Path) -> None:
+    whole = run(tmp_path)
+    scores = sorted(tmp_path.rglob("*-scores.npz"))
+    scores[1].write_bytes(scores[0].read_bytes())
+    with pytest.warns(UserWarning, match="does not match its checksum"):
+        assert_same(whole, run(tmp_path))
+
+
+def test_two_runs_at_once_are_not_accepted(tmp_path: Path) -> None:
+    def meanwhile(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
+        with pytest.raises(ValueError, match=r"Another run is writing to .*process"):
+            run(tmp_path)
+        return torch.zeros(batch.input_ids.shape)
+
+    first = run(tmp_path, (Method("meanwhile", meanwhile, "starts another run"),))
+    assert not first.failures
+    # The lock is given back after a run, whether it was refused or not.
+    with pytest.raises(ValueError, match="with other arguments"):
+        run(tmp_path)
+    again = Method("meanwhile", counting([], 0).function, "starts another run")
+    assert_same(first, run(tmp_path, (again,)))
+
+
+TWO = """
+import sys
+from pathlib import Path
+from tests.compare.test_resume import run
+sys.stdin.readline()
+try:
+    run(Path(sys.argv[1]), (sys.argv[2], "random"))
+except ValueError as error:
+    print("refused:", error)
+else:
+    print("finished")
+"""
+
+
+@pytest.mark.slow
+def test_of_two_runs_started_together_one_is_accepted(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, str(tmp_path), method],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for method in ("integrated_gradients", "lime")
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = sorted(process.communicate(timeout=300)[0] for process in processes)
+    assert said[0] == "finished\n"
+    assert said[1].startswith("refused: ")
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,9 @@ def test_retrain_replaces_the_file(small: TrainedLSTM, data_root: Path) -> None:
     assert _equal(again, small)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped", "other content"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "empty", "text", "flipped", "one byte", "other content"]
+)
 def test_a_damaged_file_is_reported_and_replaced(
     small: TrainedLSTM, data_root: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -185,6 +187,7 @@ def test_a_damaged_file_is_reported_and_replaced(
                 "cut": good[: len(good) // 2],
                 "empty": b"",
                 "text": b"this is no model\n",
+                "one byte": good[:-1000] + bytes([good[-1000] ^ 1]) + good[-999:],
                 "flipped": good[:200] + bytes(255 - b for b in good[200:]),
             }[damage]
         )

@@ -16,7 +16,6 @@ from captum_attngrad.attr import (
     AttentionWeights,
     IntegratedAttentionGradient,
     JointIntegratedGradients,
-    log_odds,
 )
 from captum_attngrad.compare.captum_methods import ROWS_WITH_GRADIENTS, differentiable
 from captum_attngrad.compare.registry import Method
@@ -34,7 +33,7 @@ def _gradient(
     )
     with differentiable(text_model):
         scores: Tensor = method.attribute(
-            batch.input_ids, target, additional_forward_args=(batch.attention_mask,)
+            batch.input_ids, target, additional_forward_args=batch.forward_args
         )
     return scores
 
@@ -45,7 +44,7 @@ def _integrated(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tens
         scores: Tensor = method.attribute(
             batch.input_ids,
             target,
-            additional_forward_args=(batch.attention_mask,),
+            additional_forward_args=batch.forward_args,
             n_steps=INTEGRATION_STEPS,
             internal_batch_size=max(ROWS_WITH_GRADIENTS, len(batch)),
         )
@@ -61,7 +60,7 @@ def _from_replaced(
 ) -> Tensor:
     """Scores of the log-odds, from the text with every token replaced."""
     method = kind(
-        lambda ids, mask: log_odds(text_model.logits(ids, mask)),
+        text_model.log_odds,
         text_model.attention,
         embedding=text_model.embedding,
     )
@@ -71,7 +70,7 @@ def _from_replaced(
             batch.input_ids,
             masked,
             target,
-            additional_forward_args=(batch.attention_mask,),
+            additional_forward_args=batch.forward_args,
             **options,
         )
     return scores
@@ -105,11 +104,12 @@ def _without_padding(
         # A special token in front ([CLS]) is what the classifier reads.
         first = of_first and not bool(batch.attributable[rows, 0].any())
         options = {"query": 0} if first else {}
+        some = batch.rows(rows, length)
         with differentiable(text_model):
             part = method.attribute(
-                batch.input_ids[rows, :length],
+                some.input_ids,
                 target[rows],
-                additional_forward_args=(batch.attention_mask[rows, :length],),
+                additional_forward_args=some.forward_args,
                 **options,
             )
         scores[rows, :length] = part.detach().to(scores)

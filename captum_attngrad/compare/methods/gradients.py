@@ -54,7 +54,7 @@ def _deep_lift(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tenso
     ids = (batch.input_ids, replaced_ids(text_model, batch))
     with torch.no_grad():
         full, reference = (
-            text_model.probabilities(i, batch.attention_mask).gather(
+            text_model.probabilities(i, *batch.forward_args).gather(
                 1, target.unsqueeze(1)
             )
             for i in ids

@@ -170,7 +170,7 @@ def _leave_one_out(text_model: TextModel, batch: TextBatch, target: Tensor) -> T
         removed,
         target,
         text_model.replacement_id,
-        additional_forward_args=(batch.attention_mask,),
+        additional_forward_args=batch.forward_args,
     )
     return p[:, :1] - p[:, 1:]
 

@@ -1,0 +1,102 @@
+r"""Where results go: a folder, a page, or standard output."""
+
+import sys
+from pathlib import Path
+
+from captum_attngrad._files import (
+    check_folder_writable,
+    check_writable,
+    reason,
+    resolve_target,
+)
+from captum_attngrad.cli.errors import UsageError
+from captum_attngrad.compare import Comparison
+from captum_attngrad.visualization import write_page
+from captum_attngrad.visualization.page import encoded
+
+PAGE = "index.html"
+NUMBERS = "comparison.npz"
+_PARTS = "parts"
+
+#: Names of the standard output, to which pages can go as well.
+STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+_ENDINGS = (".html", ".htm")
+
+
+def check_folder(output: str) -> Path:
+    """The folder of ``--output``. Known before the work, and not after it: whether
+    results can be written there."""
+    if output in ("", *STANDARD_OUTPUT):
+        raise UsageError(
+            f"argument --output: {output!r} is not a folder; a report is several files"
+        )
+    folder = Path(output)
+    try:
+        check_folder_writable(folder)
+        for name in (PAGE, NUMBERS):
+            resolve_target(folder / name)
+        if (folder / _PARTS).exists():
+            check_folder_writable(folder / _PARTS)
+    except (OSError, ValueError) as error:
+        raise output_error(error) from error
+    return folder
+
+
+def check_page(output: str) -> Path | None:
+    """The file of ``--output``, or None for the standard output."""
+    if output in STANDARD_OUTPUT:
+        return None
+    path = Path(output)
+    try:
+        resolve_target(path)
+        if path.suffix.lower() not in _ENDINGS:
+            raise UsageError(
+                f"argument --output: {output!r} does not end in .html; a page is "
+                "written, as .html or, for -, to standard output"
+            )
+        check_writable(path)
+    except (OSError, ValueError) as error:
+        raise output_error(error) from error
+    return path
+
+
+def output_error(error: Exception) -> UsageError:
+    """What is said when the output cannot be written."""
+    why = reason(error) if isinstance(error, OSError) else error
+    return UsageError(f"argument --output: {why}")
+
+
+def send_page(page: str, path: Path | None) -> None:
+    """Writes a page to a file, or to the standard output."""
+    if path is None:
+        # In the encoding that the page declares, whatever the terminal's is.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(encoded(page))
+        sys.stdout.buffer.flush()
+        return
+    try:
+        write_page(page, path)
+    except OSError as error:
+        raise output_error(error) from error
+
+
+def print_and_write(result: Comparison, folder: Path, title: str) -> None:
+    """The table on the terminal, the page and the numbers in the folder. What cannot be
+    written does not keep the rest from it."""
+    problems = []
+    try:
+        result.save(folder / NUMBERS)
+    except OSError as error:
+        problems.append(f"argument --output: {reason(error)}")
+    try:
+        result.to_html(folder / PAGE, title=title)
+    except OSError as error:
+        problems.append(f"argument --output: {reason(error)}")
+    except Exception as error:  # it must not take the numbers with it
+        problems.append(
+            f"the page could not be made ({type(error).__name__}: {error!s:.200})"
+        )
+    print(result.table())
+    if problems:
+        raise UsageError("; ".join(problems))
+    print(f"\nReport: {folder / PAGE}")
