@@ -10,7 +10,7 @@ from typing import NoReturn, TextIO
 
 import captum_attngrad
 from captum_attngrad import __version__
-from captum_attngrad.cli import compare, demo, explain, layers
+from captum_attngrad.cli import compare, demo, explain, layers, verify
 from captum_attngrad.cli.errors import UsageError
 from captum_attngrad.compare.evaluate import reason
 
@@ -27,6 +27,7 @@ examples:
   captum-attngrad explain "A warm, funny film." --model lstm
   captum-attngrad compare --model lstm --data movie-reviews --output report/
   captum-attngrad layers --model minilm
+  captum-attngrad verify --model ./my-bert
   captum-attngrad compare --help
 """
 
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True
     )
-    for command in (demo, compare, explain, layers):
+    for command in (demo, compare, explain, layers, verify):
         command.add_parser(commands)
     return parser
 
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             Default: None
 
     Returns:
-        *int*: Exit status: 0; 1 where something could not be done; 130 where the user
+        *int*: Exit status: 0; 1 where something could not be done, or a model is not
+        verified; 130 where the user
         stopped it.
 
     Raises:

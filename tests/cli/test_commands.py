@@ -9,6 +9,7 @@ import pytest
 from captum_attngrad.cli import main
 from captum_attngrad.cli.explain import marked_tokens
 from captum_attngrad.compare import Comparison
+from captum_attngrad.verification.verification import TOLERANCES
 
 TEXTS = ("a good film", "the unwatchable plot", "bad film", "a fine plot")
 
@@ -183,6 +184,22 @@ def test_signs_and_colours() -> None:
     assert marked_tokens("ab", [0.0, 0.0], colour=True) == "a b"
 
 
+def test_verify(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert status("verify", "--model", folder) == 0
+    out = capfd.readouterr().out
+    assert "proof run" in out
+    assert "exact (finite differences in float64, tolerance 0.0001)" in out
+    assert status("verify", "--model", folder, "--text", "a good film") == 0
+
+
+def test_what_is_not_exact_gives_status_1(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(TOLERANCES, "float64", 0.0)
+    assert status("verify", "--model", folder) == 1
+    assert "not verified" in capfd.readouterr().out
+
+
 def test_layers(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert status("layers", "--model", folder, "--text", "a good film") == 0
     out = capfd.readouterr().out
@@ -191,7 +208,7 @@ def test_layers(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("compare", "explain", "layers", "demo"):
+    for command in ("compare", "explain", "layers", "verify", "demo"):
         assert status(command, "--help") == 0
         text = capsys.readouterr().out
         assert f"examples:\n  captum-attngrad {command}" in text
