@@ -25,7 +25,8 @@ def uncompiled(forward_func: Any) -> Any:
 
 @contextlib.contextmanager
 def not_compiled(modules: list[Module]) -> Iterator[None]:
-    """Run those of the modules that are compiled as plain Python."""
+    """Run those of the modules that are compiled as plain Python. (In this block all
+    compiled code of the process runs so, also in other threads.)"""
     compiled = [
         module
         for module in modules
