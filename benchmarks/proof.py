@@ -68,7 +68,7 @@ def main() -> None:
         f"BERT of 6 layers, 12 heads and 384 units, fused attention, one thread, "
         f"torch {torch.__version__}; medians of {options.turns} turns.",
         "",
-        "| tokens | examples | forward + backward, s | first explanation | later ones |",
+        "| tokens | examples | forward + backward, s | first call | later calls |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
     for length in options.lengths:

@@ -26,6 +26,7 @@ from captum_attngrad.attr._running import (
     not_compiled,
     uncompiled,
     usable,
+    without_replicas,
 )
 from captum_attngrad.attr._target import (
     LossFunction,
@@ -155,10 +156,9 @@ class AttentionAttribution(LayerAttribution):
         forward_func = uncompiled(self.forward_func)
         calls = record.parts[0]
         if len(record.parts) > 1:
-            # Replicas: the model itself is laid out as they are.
-            forward_func = getattr(forward_func, "module", forward_func)
+            # The model itself is laid out as its replicas are.
             recorder = self._recorder(layers)
-            with torch.no_grad(), recorder:
+            with torch.no_grad(), without_replicas(forward_func), recorder:
                 forward_func(*arguments)
             parts = recorder.finish(self._device_ids()).parts
             if len(parts) > 1:
@@ -170,7 +170,8 @@ class AttentionAttribution(LayerAttribution):
             calls = parts[0]
 
         def run(arguments: tuple[Any, ...], intervention: Intervention) -> None:
-            with torch.no_grad(), self._recorder(layers, intervention=intervention):
+            recorder = self._recorder(layers, intervention=intervention)
+            with torch.no_grad(), without_replicas(forward_func), recorder:
                 forward_func(*arguments)
 
         verdicts = layouts_of(

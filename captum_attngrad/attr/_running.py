@@ -4,6 +4,7 @@ settings are."""
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,8 @@ def uncompiled(forward_func: Any) -> Any:
 
 @contextlib.contextmanager
 def not_compiled(modules: list[Module]) -> Iterator[None]:
-    """Run those of the modules that are compiled as plain Python."""
+    """Run those of the modules that are compiled as plain Python. (In this block all
+    compiled code of the process runs so, also in other threads.)"""
     compiled = [
         module
         for module in modules
@@ -43,6 +45,46 @@ def not_compiled(modules: list[Module]) -> Iterator[None]:
         )
     with uncompiled_code.needed():
         yield
+
+
+class _WithoutReplicas:
+    """The forward method of a module that runs replicas of the model in it, for one
+    thread without replicas."""
+
+    def __init__(self, module: Module) -> None:
+        self._module = module
+        self.threads: list[int] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() in self.threads:
+            return self._module.get_submodule("module")(*args, **kwargs)
+        return type(self._module).forward(self._module, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def without_replicas(forward_func: Any) -> Iterator[None]:
+    """In this thread, nn.DataParallel and its like run the model itself."""
+    modules = forward_func.modules() if isinstance(forward_func, Module) else ()
+    around = [m for m in modules if [n for n, _ in m.named_children()] == ["module"]]
+    here = threading.get_ident()
+    with _replicas:
+        for module in around:
+            alone = module.__dict__.setdefault("forward", _WithoutReplicas(module))
+            if isinstance(alone, _WithoutReplicas):
+                alone.threads.append(here)
+    try:
+        yield
+    finally:
+        with _replicas:
+            for module in around:
+                alone = module.__dict__["forward"]
+                if isinstance(alone, _WithoutReplicas):
+                    alone.threads.remove(here)
+                    if not alone.threads:
+                        del module.__dict__["forward"]
+
+
+_replicas = threading.Lock()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from torch._ops import HigherOrderOperator
 
+_AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
+# Not without autograd: what sets grad mode, and attributes, for speed. (A function of
+# a higher-order operator may hold attention.)
+_PLAIN = ("__get__", "_set_grad_enabled")
+
 
 class LazyGraph:
     """Nothing that runs before the first attention call depends on attention weights,
@@ -29,6 +34,7 @@ class LazyGraph:
     def __init__(self, lazy: bool) -> None:
         self._lazy = lazy
         self._waiting = lazy
+        self._no_grad = torch.no_grad()  # making one takes longer than entering it
         self._saving = _saved_tensors_hook()
         self.autograd_used = False
 
@@ -45,18 +51,17 @@ class LazyGraph:
     ) -> Any:
         if not self._lazy:
             return func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        if name in ("grad", "backward"):
+        if func in _AUTOGRAD:
             self.autograd_used = True
         if not self._waiting or not torch.is_grad_enabled():
             return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
         if _wants_autograd(name, args, kwargs):
             self.start()
             return func(*args, **kwargs)
-        if name == "_set_grad_enabled" or isinstance(func, HigherOrderOperator):
-            # The second runs functions of the model's, which may hold attention.
+        if name in _PLAIN or isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs)
-        with torch.no_grad():
+        with self._no_grad:
             return func(*args, **kwargs)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Module, ModuleDict, ModuleList, MultiheadAttention
+from torch.nn import Module, MultiheadAttention
 from torch.utils.hooks import RemovableHandle
 
 from captum_attngrad.capture._interfaces import interfaces
@@ -19,6 +19,13 @@ from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture._layouts import Verdict, layouts_of
 from captum_attngrad.capture._lazy_graph import LazyGraph
 from captum_attngrad.capture._mode import AttentionMode
+from captum_attngrad.capture._modules import (
+    Named,
+    check_layer,
+    containing,
+    layer_starts,
+    named_modules,
+)
 from captum_attngrad.capture._threads import Hook, Owner, registration
 from captum_attngrad.capture.calls import AttentionCall
 
@@ -210,7 +217,7 @@ class Recorder:
         intervention: Intervention | None = None,
     ) -> None:
         for layer in layers:
-            _check_layer(layer)
+            check_layer(layer)
         self.record = AttentionRecord()
         self.entered: set[int] = set()  # which of the layers have run
         self.threads: list[tuple[str, list[AttentionCall]]] = []
@@ -237,7 +244,7 @@ class Recorder:
         with contextlib.ExitStack() as undo:
             undo.enter_context(interfaces.seen())
             undo.enter_context(self._owner)
-            modules = list(self._named_modules())
+            modules = list(named_modules(self.layers, self.model))
             # torch's fused inference path decides before it comes to a hook.
             fused = any(isinstance(m, MultiheadAttention) for _, m, _ in modules)
             undo.callback(self._remove_hooks)
@@ -300,16 +307,14 @@ class Recorder:
 
     # -- hooks ------------------------------------------------------------------------
 
-    def _hook_all(
-        self, modules: list[tuple[str, Module, tuple[int, ...]]], around: bool
-    ) -> None:
-        starts = self._where_layers_start()
+    def _hook_all(self, modules: list[Named], around: bool) -> None:
+        starts = layer_starts(self.layers)
         for name, module, within in modules:
             self._hook(module, _Frame(name, starts.get(id(module), ()), within))
         hooked = [module for _, module, _ in modules]
         if around and self.model is not None:
             # A replica is in a thread of its own, and may begin with these.
-            outer = _containing(self.model, {id(module) for module in hooked})
+            outer = containing(self.model, {id(module) for module in hooked})
             for module in outer:
                 self._hook(module, _Frame("", (), ()))
             hooked += outer
@@ -320,37 +325,6 @@ class Recorder:
                     Hook(self._note_call), prepend=True, with_kwargs=True
                 )
             )
-
-    def _named_modules(self) -> Iterator[tuple[str, Module, tuple[int, ...]]]:
-        """Every module in the recorded layers, once, under the model's name for it,
-        with the layers that contain it."""
-        known: dict[int, str] = {}
-        if self.model is not None:
-            known = {id(module): name for name, module in self.model.named_modules()}
-        found: dict[int, tuple[str, Module, tuple[int, ...]]] = {}
-        for index, layer in enumerate(self.layers):
-            top = type(layer).__name__
-            if len(self.layers) > 1:
-                top = f"{top}[{index}]"  # the place in the user's list
-            for path, module in layer.named_modules(prefix=top):
-                name = known.get(id(module), path)
-                first, _, within = found.get(id(module), (name, module, ()))
-                found[id(module)] = (first, module, (*within, index))
-        yield from found.values()
-
-    def _where_layers_start(self) -> dict[int, tuple[int, ...]]:
-        """Which of the recorded layers begin with a module's forward pass. A list or
-        dictionary of modules has none: its children stand for it."""
-        starts: dict[int, tuple[int, ...]] = {}
-        for index, layer in enumerate(self.layers):
-            waiting = [layer]
-            while waiting:
-                module = waiting.pop()
-                if isinstance(module, (ModuleList, ModuleDict)):
-                    waiting.extend(module.children())
-                else:
-                    starts[id(module)] = (*starts.get(id(module), ()), index)
-        return starts
 
     def _hook(self, module: Module, frame: _Frame) -> None:
         recorded = bool(frame.within)
@@ -418,26 +392,6 @@ class Recorder:
             self.called_with = (tuple(args), dict(kwargs))
 
 
-def _containing(model: Module, inner: set[int]) -> list[Module]:
-    """The modules of a model that contain one of the inner ones and are none."""
-    found: dict[int, bool] = {}
-    outer: list[Module] = []
-
-    def contains(module: Module) -> bool:
-        if id(module) in inner:
-            return True
-        if id(module) not in found:
-            found[id(module)] = False  # for a module that contains itself
-            below = [contains(child) for child in module.children()]
-            found[id(module)] = any(below)
-            if found[id(module)]:
-                outer.append(module)
-        return found[id(module)]
-
-    contains(model)
-    return outer
-
-
 def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRecord:
     """Finish a recording of a model's own call, and run it again to prove layouts."""
     record = recorder.finish()
@@ -490,20 +444,6 @@ def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRe
     )
     record.arrange(verdicts)
     return record
-
-
-def _check_layer(layer: Any) -> None:
-    if not isinstance(layer, Module):
-        raise TypeError(
-            "layer must be a torch.nn.Module or a list of them, got "
-            f"{type(layer).__name__}: {layer!r:.80}. find_attention_layers(model, ...) "
-            "lists the modules of a model that attend."
-        )
-    if any(isinstance(module, torch.jit.ScriptModule) for module in layer.modules()):
-        raise TypeError(
-            f"{type(layer).__name__} is compiled with torch.jit (scripted or traced), "
-            "which hides its attention calls. Explain the original Python module."
-        )
 
 
 def _replica_order(

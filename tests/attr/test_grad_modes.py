@@ -200,6 +200,10 @@ def test_a_block_of_the_models_means_what_it_says(
     truth = true_gradients(model, x)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not depend on the attention")
+        if truth is not None and not any(bool(t.any()) for t in truth):
+            with pytest.raises(RuntimeError, match="no gradient reaches them"):
+                AttentionGradient(model).attribute(x, target=1)
+            return
         if truth is None:
             with pytest.raises(RuntimeError, match=r"gradients \(torch.no_grad"):
                 AttentionGradient(model).attribute(x, target=1)
@@ -225,13 +229,15 @@ class Watched(nn.Module):
         self.with_graph: dict[str, bool] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        self.runs += 1
-        assert torch.is_grad_enabled()
         embedded = self.before(x)
         recurrent, _ = self.lstm(embedded)
         first = recurrent + self.first(recurrent)
         last = first + self.last(first)
+        # Layouts are proved in passes without grad mode.
+        self.runs += torch.is_grad_enabled()
         for name in ("embedded", "recurrent", "first", "last"):
+            if not torch.is_grad_enabled():
+                break
             self.with_graph[name] = locals()[name].requires_grad
         return self.after(last).sum(1)
 
@@ -256,7 +262,10 @@ def test_the_graph_starts_once_in_replicas() -> None:
     truth = AttentionGradient(model).attribute(ids, target=1)
     runs = []
     spread = Replicated(model, 2)
-    spread.register_forward_pre_hook(lambda *_: runs.append(1))
+    # Layouts are proved in passes without grad mode.
+    spread.register_forward_pre_hook(
+        lambda *_: runs.append(1) if torch.is_grad_enabled() else None
+    )
     found = AttentionGradient(spread).attribute(ids, target=1)
     torch.testing.assert_close(found, truth)
     assert runs == [1]
