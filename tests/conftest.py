@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ["tests.must_have"]
+
 # pytest-xdist runs one process a core; more threads in each would fight over them.
 torch.set_num_threads(1)
 

@@ -25,7 +25,9 @@ def anchored(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """``(anchor, what the model gets)``: autograd can find the anchor's gradient also
     where nothing below it takes gradients (a frozen model)."""
     if tensor.requires_grad:
-        return tensor, tensor
+        # A copy of a view: changing that in place would rebuild the graph from its base
+        # without the anchor. (Torch 2.14 gives one for queries of three dimensions.)
+        return tensor, tensor.clone() if tensor._is_view() else tensor
     anchor = tensor.detach().requires_grad_()
     # A copy, since a leaf (or a view of one) must not be changed in place.
     return anchor, anchor.clone()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captum_attngrad import AttentionGradient, LayerAttentionGradient
 from tests.attr.models import SelfAttention, classifier, token_ids
@@ -341,7 +344,8 @@ def test_nested_tensors() -> None:
         AttentionGradient(Nested()).attribute(torch.randn(2, 3, 8), 1)
 
 
-def test_values_changed_in_place_after_the_call() -> None:
+@pytest.mark.parametrize("backend", [None, SDPBackend.MATH], ids=["default", "math"])
+def test_values_changed_in_place_after_the_call(backend: SDPBackend | None) -> None:
     class InPlace(nn.Module):
         def __init__(self, which: str) -> None:
             super().__init__()
@@ -352,16 +356,22 @@ def test_values_changed_in_place_after_the_call() -> None:
             out = F.scaled_dot_product_attention(q, q, v)
             if self.which == "output":
                 out.add_(1).mul_(out.detach().clone())
+            if self.which == "nothing":
+                out = (out + 1) * (out + 1).detach()
             if self.which == "query":
                 with torch.no_grad():
                     q.add_(1)
             return out.sum(1)
 
     x = torch.randn(2, 3, 8, dtype=torch.float64)
-    # A change of the output is fine: the gradient is taken before it.
-    for options in ({"center": True}, {"center": True, "multiply_by_attention": True}):
-        found = AttentionGradient(InPlace("output"), **options).attribute(x, 1)
-        layer = LayerAttentionGradient(InPlace("output"), **options)
-        torch.testing.assert_close(found, layer.attribute(x, 1)[0].sum((1, 2)))
-    with pytest.raises(RuntimeError, match=r"query of the attention call.*in place"):
-        LayerAttentionGradient(InPlace("query"), center=True).attribute(x, 1)
+    with nullcontext() if backend is None else sdpa_kernel(backend):
+        # A change of the output is fine: the gradient is taken before it.
+        for more in ({}, {"multiply_by_attention": True}):
+            options = {"center": True, **more}
+            truth = AttentionGradient(InPlace("nothing"), **options).attribute(x, 1)
+            found = AttentionGradient(InPlace("output"), **options).attribute(x, 1)
+            torch.testing.assert_close(found, truth, rtol=1e-9, atol=1e-12)
+            layer = LayerAttentionGradient(InPlace("output"), **options)
+            torch.testing.assert_close(found, layer.attribute(x, 1)[0].sum((1, 2)))
+        with pytest.raises(RuntimeError, match=r"query of the attention.*in place"):
+            LayerAttentionGradient(InPlace("query"), center=True).attribute(x, 1)

