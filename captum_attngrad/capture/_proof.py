@@ -140,16 +140,20 @@ def _examples(
     shared = any(found.tiles[i].role is Role.BATCH for i in lead)
     # Examples are queries only of values that all of them have in common.
     for candidates in (lead,) if shared else (lead, own):
-        fitting = []
-        for i in candidates:
-            size = found.tiles[i].size
-            if size % batch:
-                continue
-            inners = (False, True) if size > batch else (False,)
-            at = rest.index(i)
-            for inner in inners:
-                if _fits(found, changes, batch, at, inner):
-                    fitting.append((i, inner))
+        places = [
+            (i, inner)
+            for i in candidates
+            if found.tiles[i].size % batch == 0
+            for inner in ((False, True) if found.tiles[i].size > batch else (False,))
+        ]
+        fitting: list[tuple[int, bool]] = []
+        # All of an example changes; or a part of it, where it comes in windows.
+        for whole in (True, False):
+            fitting = fitting or [
+                (i, inner)
+                for i, inner in places
+                if _fits(found, changes, batch, rest.index(i), inner, whole)
+            ]
         if fitting and candidates is own and bool(found.values.any()):
             raise NotProvedError(
                 "its queries are the examples, which attend to each other"
@@ -165,9 +169,15 @@ def _examples(
 
 
 def _fits(
-    found: Evidence, changes: Sequence[Change], batch: int, at: int, inner: bool
+    found: Evidence,
+    changes: Sequence[Change],
+    batch: int,
+    at: int,
+    inner: bool,
+    whole: bool,
 ) -> bool:
-    """Whether exactly the entries of changed examples have changed."""
+    """Whether exactly the entries of changed examples have changed: all of them
+    (whole), or some of each."""
     rows = _by_tile(found.rows, at)
     values = found.values
     if values.shape[at + 1] == rows.shape[1]:
@@ -182,7 +192,13 @@ def _fits(
     seen = rows.any(dim=0)
     if not all(bool(seen[owner == i].any()) for i in expected_owners(changes)):
         return False
-    return bool((rows | ~expected | ~seen).all())
+    if whole:
+        return bool((rows | ~expected | ~seen).all())
+    return all(
+        bool(changed[owner == i].any())
+        for change, changed in zip(changes, rows, strict=True)
+        for i in change.examples.nonzero().flatten()
+    )
 
 
 def _by_tile(flags: Tensor, at: int) -> Tensor:

@@ -152,9 +152,8 @@ def where_one_key_goes(
         before = math.prod(tensor.shape[:dim])
         fitting = [i for i in found if math.prod(moved.shape[:i]) == before] or found
         from_end = dim - tensor.dim() + moved.dim()
-        if from_end in fitting or dim in fitting:
-            return from_end if from_end in fitting else dim
-        return fitting[-1] if dim == tensor.dim() - 1 else fitting[0]
+        likely = (dim, from_end) if dim == 0 < tensor.dim() - 1 else (from_end, dim)
+        return next((i for i in likely if i in fitting), fitting[0])
     return found[0] if found else None
 
 

@@ -317,7 +317,10 @@ def heads_unbind(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def heads_chunk(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     w = m.softmax(scores(q, k), -1, same)
     return torch.cat(
-        [a @ b for a, b in zip(w.chunk(m.sizes.heads, 1), v.chunk(m.sizes.heads, 1))],
+        [
+            a @ b
+            for a, b in zip(*(t.chunk(m.sizes.heads, 1) for t in (w, v)), strict=True)
+        ],
         1,
     )
 
@@ -328,7 +331,7 @@ def heads_split(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.cat(
         [
             torch.matmul(a.squeeze(1), b.squeeze(1))
-            for a, b in zip(torch.split(w, 1, 1), v.split(1, 1))
+            for a, b in zip(torch.split(w, 1, 1), v.split(1, 1), strict=True)
         ],
         -1,
     )

@@ -1,4 +1,4 @@
-"""Attention in every layout: exact against autograd, in (batch, heads, queries, keys)."""
+"""Attention in every layout: exact, in the layout (batch, heads, queries, keys)."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_any_moves_between_softmax_and_values(data: st.DataObject, sizes: Sizes)
     check(attend, sizes)
 
 
-# -- the options, and the other classes -------------------------------------------------
+# -- the options, and the other classes -----------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["bhqk", "hbqk", "qkbh", "bqhk", "kqhb"])
@@ -222,7 +222,7 @@ def test_examples_are_independent(order: str, sizes: Sizes) -> None:
     assert not torch.allclose(one[1], two[1])
 
 
-# -- queries that are tokens ------------------------------------------------------------
+# -- queries that are tokens ----------------------------------------------------------
 
 
 class SelfAttention(nn.Module):
@@ -282,7 +282,7 @@ def test_heads_that_cannot_be_told_from_queries(order: str) -> None:
     layers = [SelfAttention(3, order, False) for _ in range(2)]
     model = Stack(layers, time_first=False).double().eval()
     x = torch.randn(2, 4, WIDTH, dtype=torch.float64)
-    with pytest.raises(ValueError, match="layers.1.* cannot be told into heads"):
+    with pytest.raises(ValueError, match=r"layers\.1.* cannot be told into heads"):
         AttentionGradient(model).attribute(x, target=0)
 
 
