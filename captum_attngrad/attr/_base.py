@@ -209,15 +209,7 @@ class AttentionAttribution(LayerAttribution):
 
     def _warn_of_unseen(self, recorder: Recorder) -> None:
         if recorder.lost:
-            listed = ", ".join(
-                f"{layer or 'the model itself'!r} (lost at {operation!r})"
-                for layer, operation in recorder.lost
-            )
-            warnings.warn(
-                "A softmax weighs values after an operation that cannot be followed, "
-                f"so its attention is not part of the scores: {listed}.",
-                stacklevel=5,
-            )
+            warnings.warn(_listed(recorder.lost).strip(), stacklevel=5)
 
     def _device_ids(self) -> list[int] | None:
         ids = self.device_ids or getattr(self.forward_func, "device_ids", None)
@@ -251,8 +243,22 @@ class AttentionAttribution(LayerAttribution):
             raise ValueError(
                 f"No attention was found in the {name}: it neither calls "
                 "scaled_dot_product_attention or nn.MultiheadAttention nor weighs "
-                f"values with a softmax.{elsewhere}"
+                f"values with a softmax.{elsewhere}{_listed(recorder.lost)}"
             )
+
+
+def _listed(lost: list[tuple[str, str]]) -> str:
+    """A sentence about the softmaxes that were lost from sight, if any were."""
+    if not lost:
+        return ""
+    listed = ", ".join(
+        f"{layer or 'the model itself'!r} (lost at {operation!r})"
+        for layer, operation in lost
+    )
+    return (
+        " A softmax weighs values after an operation that cannot be followed, so its "
+        f"attention is not part of the scores: {listed}."
+    )
 
 
 class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.capture._anchors import anchored
-from captum_attngrad.capture._axes import Axes
 from captum_attngrad.capture._layout import ExampleDimension
 from captum_attngrad.capture._softmax_call import SoftmaxCall
-from captum_attngrad.capture._weighing import Weighing
+from captum_attngrad.capture._weighing import Use
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 
 # The same call in both runs.
@@ -49,9 +48,7 @@ class Intervention:
         """Written-out weights that are not recorded; None: they are recorded."""
         return None
 
-    def weighed(
-        self, place: int, values: Tensor, weighing: Weighing, axes: Axes
-    ) -> None:
+    def weighed(self, place: int, values: Tensor, use: Use) -> None:
         """Values that were weighed with written-out weights (only if it follows)."""
 
 

@@ -13,7 +13,6 @@ from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 
 from captum_attngrad.capture._anchors import anchored, gradient_source, own
-from captum_attngrad.capture._axes import Axes
 from captum_attngrad.capture._interfaces import (
     flex_kernel,
     registry_kernel,
@@ -27,7 +26,7 @@ from captum_attngrad.capture._multihead import open_multi_head_attention_forward
 from captum_attngrad.capture._operations import EXP, LOG_SOFTMAX, SOFTMAX
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture._unused_rows import attend_skipping_unused
-from captum_attngrad.capture._weighing import Weighing
+from captum_attngrad.capture._weighing import Use
 from captum_attngrad.capture._written_out import Softmax, WrittenOutAttention
 from captum_attngrad.capture.calls import (
     AttentionCall,
@@ -421,10 +420,8 @@ class AttentionMode(TorchFunctionMode):
         self._written_out.started(returned, softmax)
         return returned
 
-    def _weighed(
-        self, softmax: Softmax, values: Tensor, weighing: Weighing, axes: Axes
-    ) -> None:
-        self._intervention.weighed(softmax.place, values, weighing, axes)
+    def _weighed(self, softmax: Softmax, values: Tensor, use: Use) -> None:
+        self._intervention.weighed(softmax.place, values, use)
 
     def _add_written_out(self, softmax: Softmax) -> None:
         if softmax.dropped:

@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from captum_attngrad.capture._axes import Axes, Axis
 from captum_attngrad.capture._interventions import Attend, Intervention
 from captum_attngrad.capture._weighing import (
-    Weighing,
+    Use,
     fingerprint,
     mixed,
     mixtures,
-    shared_axes,
 )
 
 RUNS = 3  # forward passes with changes
@@ -36,12 +34,13 @@ class Seen:
         rows (Tensor): one for each entry of the weights but the keys, in the model's
             own layout. Then: for each run from the keys whose tokens it does not
             change, and from all keys; and several numbers for each.
-        values (list): one for each entry of the values, with the axes of the weights in
-            the leading dimensions, then keys, then several numbers for each.
+        values (list): for each use of the weights (None: a fused call) one for each
+            entry of the values: the dimensions that both have, keys, and then several
+            numbers for each.
     """
 
     rows: Tensor | None = None
-    values: list[tuple[list[tuple[Axis, ...]], Tensor]] = field(default_factory=list)
+    values: list[tuple[Use | None, Tensor]] = field(default_factory=list)
 
 
 class Probe(Intervention):
@@ -71,7 +70,7 @@ class Probe(Intervention):
         if groups > 1:
             key, value = (t.repeat_interleave(groups, dim=-3) for t in (key, value))
         both = torch.cat([key, value], dim=-1)
-        seen.values.append(([], mixed(both).cpu()))
+        seen.values.append((None, mixed(both).cpu()))
         if not self._off:
             return attend(value)
         shape = (*query.shape[:-1], value.shape[-1])
@@ -92,14 +91,10 @@ class Probe(Intervention):
         seen.rows = torch.stack([*parts, finite @ every], dim=-2).cpu()
         return torch.zeros_like(weights) if self._off else weights
 
-    def weighed(
-        self, place: int, values: Tensor, weighing: Weighing, axes: Axes
-    ) -> None:
+    def weighed(self, place: int, values: Tensor, use: Use) -> None:
         if place in self._places:
-            found = fingerprint(values, weighing).cpu()
-            self.seen.setdefault(place, Seen()).values.append(
-                (shared_axes(weighing, axes), found)
-            )
+            found = fingerprint(values, use.weighing).cpu()
+            self.seen.setdefault(place, Seen()).values.append((use, found))
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._axes import Axis
 from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._probe import Change, Seen
+from captum_attngrad.capture._uses import Merged, merge, settled
 from captum_attngrad.capture._weighing import Role, Tile
 from captum_attngrad.capture.keys import KeyStatus
 
@@ -62,29 +62,31 @@ def evidence(tiles: list[Tile], before: Seen, after: Sequence[Seen]) -> Evidence
         rows.append(_differ(before.rows[..., which, :], seen.rows[..., which, :]))
     shape = [tile.size for tile in rest]
     flags = torch.stack(rows).reshape(len(after), *shape, 2)
-    uses = []
-    for i, (axes, base) in enumerate(before.values):
+    merged: dict[Any, Merged] = {}
+    fused = not tiles[0].stride
+    for i, (use, base) in enumerate(before.values):
         parts = [seen.values[i][1] for seen in after]
         changed = torch.stack([_differ(base, part) for part in parts])
-        if not tiles[0].stride:  # a fused call
+        if fused or use is None:
             lead = [t.size for t in rest if t.role is not Role.OWN]
-            placed: Tensor | None = changed.reshape(
-                len(after), *lead, 1, base.shape[-2]
-            )
+            changed = changed.reshape(len(after), *lead, 1, base.shape[-2])
+            merged[None] = Merged(changed)
         else:
-            placed = _placed(changed, axes, rest)
-        if placed is not None:
-            uses.append(placed)
-    if not uses:
+            merge(merged, use, changed, base, tiles)
+    if not merged:
         raise NotProvedError("its values could not be followed")
-    active = [use for use in uses if bool(use.any())] or uses[:1]
+    uses = list(merged.values())
+    active = [use for use in uses if bool(use.changed.any())] or uses[:1]
+    first = active[0].changed
     same = all(
-        use.shape == active[0].shape and torch.equal(use, active[0]) for use in active
+        use.changed.shape == first.shape and torch.equal(use.changed, first)
+        for use in active
     )
-    values = active[0]
-    for use in active[1:]:
-        if use.shape[-1] == values.shape[-1]:
-            values = values | use
+    values = first
+    for each in active[1:]:
+        values = values | each.changed
+    if not fused:
+        tiles = settled(tiles, active)
     return Evidence(tiles, flags, values, not same)
 
 
@@ -96,35 +98,6 @@ def _differ(one: Tensor, two: Tensor) -> Tensor:
     one, two = (torch.nan_to_num(t.double()) for t in (one, two))
     size = torch.maximum(one.abs(), two.abs()).amax(dim=-2, keepdim=True)
     return ((one - two).abs() > tolerance * size).any(dim=-1)
-
-
-def _placed(
-    changed: Tensor, axes: list[tuple[Axis, ...]], rest: list[Tile]
-) -> Tensor | None:
-    """Flags with a dimension for each tile, of size 1 where values do not have it."""
-    order: list[int] = []
-    sizes: list[int] = []
-    for dim in axes:
-        for axis in dim:
-            stride, size, whole = axis
-            inside = [
-                i
-                for i, tile in enumerate(rest)
-                if stride <= tile.stride < stride * max(size, 1)
-            ]
-            if size != whole or math.prod(rest[i].size for i in inside) != size:
-                return None
-            order += inside
-            sizes += [rest[i].size for i in inside]
-    runs, keys = changed.shape[0], changed.shape[-1]
-    flags = changed.reshape(runs, *sizes, keys)
-    flags = flags.permute(0, *(1 + i for i in _argsort(order)), len(sizes) + 1)
-    shape = [tile.size if i in order else 1 for i, tile in enumerate(rest)]
-    return flags.reshape(runs, *shape, keys)
-
-
-def _argsort(order: list[int]) -> list[int]:
-    return sorted(range(len(order)), key=order.__getitem__)
 
 
 def proved_layout(found: Evidence, changes: Sequence[Change], batch: int) -> Layout:
@@ -167,16 +140,20 @@ def _examples(
     shared = any(found.tiles[i].role is Role.BATCH for i in lead)
     # Examples are queries only of values that all of them have in common.
     for candidates in (lead,) if shared else (lead, own):
-        fitting = []
-        for i in candidates:
-            size = found.tiles[i].size
-            if size % batch:
-                continue
-            inners = (False, True) if size > batch else (False,)
-            at = rest.index(i)
-            for inner in inners:
-                if _fits(found, changes, batch, at, inner):
-                    fitting.append((i, inner))
+        places = [
+            (i, inner)
+            for i in candidates
+            if found.tiles[i].size % batch == 0
+            for inner in ((False, True) if found.tiles[i].size > batch else (False,))
+        ]
+        fitting: list[tuple[int, bool]] = []
+        # All of an example changes; or a part of it, where it comes in windows.
+        for whole in (True, False):
+            fitting = fitting or [
+                (i, inner)
+                for i, inner in places
+                if _fits(found, changes, batch, rest.index(i), inner, whole)
+            ]
         if fitting and candidates is own and bool(found.values.any()):
             raise NotProvedError(
                 "its queries are the examples, which attend to each other"
@@ -192,9 +169,15 @@ def _examples(
 
 
 def _fits(
-    found: Evidence, changes: Sequence[Change], batch: int, at: int, inner: bool
+    found: Evidence,
+    changes: Sequence[Change],
+    batch: int,
+    at: int,
+    inner: bool,
+    whole: bool,
 ) -> bool:
-    """Whether exactly the entries of changed examples have changed."""
+    """Whether entries of changed examples have changed, and no others: all of them
+    (whole), or some."""
     rows = _by_tile(found.rows, at)
     values = found.values
     if values.shape[at + 1] == rows.shape[1]:
@@ -205,8 +188,11 @@ def _fits(
     expected = torch.stack([change.examples[owner] for change in changes])
     if bool((rows & ~expected).any()):
         return False
+    if whole:
+        # Heads may be dead.
+        return bool((rows | ~expected | ~rows.any(dim=0)).all()) and bool(rows.any())
     # Windows without a changed token stay as they are, and so do examples of which only
-    # padding is changed, and heads that are dead: what changes is the evidence.
+    # padding is changed: what changes is the evidence.
     return bool(rows.any())
 
 

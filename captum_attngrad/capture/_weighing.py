@@ -38,6 +38,44 @@ class Weighing(NamedTuple):
     shared: dict[int, int]  # where the values have the dimensions that both have
     values_keys: int
 
+    def without(self, axes: Axes) -> Weighing:
+        """Leaves out what the weights have got by ``expand`` or another product."""
+        own = {d for d, dim in enumerate(axes) if not dim or any(a.stride for a in dim)}
+        roles = {dim: role for dim, role in self.roles.items() if dim in own}
+        shared = {dim: at for dim, at in self.shared.items() if dim in own}
+        return Weighing(roles, shared, self.values_keys)
+
+
+class Use(NamedTuple):
+    """One time that weights are used: with which values, and which of the weights.
+
+    Args:
+        weighing (Weighing): the product.
+        axes (Axes): where the dimensions of the weights have gone.
+        keys (range): which keys are weighed.
+        selected (dict): by stride of an axis that is gone, which entries were taken.
+        start (dict): by stride of an axis, the first entry that is left.
+    """
+
+    weighing: Weighing
+    axes: Axes
+    keys: range
+    selected: dict[int, frozenset[int]]
+    start: dict[int, int]
+
+    @property
+    def shared(self) -> list[tuple[Axis, ...]]:
+        """The axes of the leading dimensions of the values' fingerprint."""
+        return [self.axes[dim] for dim in self.weighing.shared]
+
+    def role_at(self, stride: int) -> Role | None:
+        """What the product says of the weights' entries that lie so far apart."""
+        for dim, role in self.weighing.roles.items():
+            for axis in self.axes[dim]:
+                if axis.stride <= stride < axis.stride * max(axis.whole, 1):
+                    return role
+        return None
+
 
 def of_matmul(weights: Tensor, values: Tensor, reverse: bool) -> Weighing:
     """``weights @ values``; reverse: ``values @ weights``."""
@@ -55,47 +93,97 @@ def of_matmul(weights: Tensor, values: Tensor, reverse: bool) -> Weighing:
     return Weighing(roles, shared, keys)
 
 
-def of_einsum(
-    equation: str, operands: list[Any], which: int, keys: int
-) -> tuple[int, Weighing] | None:
-    """Which operand is weighed, and how; None: the keys are not summed away."""
-    terms, arrow, output = equation.replace(" ", "").partition("->")
-    inputs = terms.split(",")
-    if len(inputs) != len(operands):
-        return None
-    if not arrow:
-        output = "".join(c for c in set(terms) - {","} if terms.count(c) == 1)
-    labels = [
-        _labels(term, op.dim()) for term, op in zip(inputs, operands, strict=True)
-    ]
-    own = labels[which]
-    label = own[keys]
-    if not label.isalpha() or label in output:
-        return None
-    for j, other in enumerate(labels):
-        new = {c for c in other if c not in own and c.isalpha()}
-        if j == which or label not in other or not new & set(output):
-            continue
-        roles: dict[int, Role] = {}
-        shared: dict[int, int] = {}
-        for dim, name in enumerate(own):
-            if dim == keys:
+class Einsum(NamedTuple):
+    """The dimensions of an einsum's operands and output: names where they have one,
+    and numbers from the end where they stand for an ellipsis."""
+
+    operands: list[Any]
+    labels: list[list[str | int]]
+    output: list[str | int]
+
+    def weighing(self, which: int, keys: int) -> tuple[int, Weighing] | None:
+        """Which operand has the values that operand ``which`` weighs; None: it weighs
+        none."""
+        own, weights = self.labels[which], self.operands[which]
+        label = own[keys]
+        if isinstance(label, int) or len(set(own)) < len(own):
+            return None
+        for j, other in enumerate(self.labels):
+            new = {name for name in other if name not in own and isinstance(name, str)}
+            if j == which or label not in other or not new:
                 continue
-            at = other.index(name) if name in other else None
-            if at is not None and operands[j].shape[at] == operands[which].shape[dim]:
-                roles[dim], shared[dim] = Role.BATCH, at
-            else:
-                roles[dim] = Role.OWN if name.isalpha() else Role.BROADCAST
-        return j, Weighing(roles, shared, other.index(label))
-    return None
+            roles: dict[int, Role] = {}
+            shared: dict[int, int] = {}
+            for dim, name in enumerate(own):
+                at = other.index(name) if name in other else None
+                if dim == keys or (at is None and name not in self.output):
+                    continue
+                size = self.operands[j].shape[at] if at is not None else 0
+                if at is not None and size == weights.shape[dim]:
+                    roles[dim], shared[dim] = Role.BATCH, at
+                else:
+                    roles[dim] = Role.OWN if isinstance(name, str) else Role.BROADCAST
+            return j, Weighing(roles, shared, other.index(label))
+        return None
+
+    def keeps(self, which: int, keys: int) -> bool:
+        """Whether the output still has the dimension of the keys."""
+        return self.labels[which][keys] in self.output
+
+    def contracts_others(self, which: int) -> bool:
+        """Whether dimensions of an operand are summed away with those of another."""
+        others = {n for j, ls in enumerate(self.labels) if j != which for n in ls}
+        return any(n in others and n not in self.output for n in self.labels[which])
 
 
-def _labels(term: str, dims: int) -> list[str]:
-    """One label for each dimension; those of an ellipsis are numbered from its end."""
+def einsum_of(args: tuple[Any, ...]) -> Einsum | None:
+    """An einsum that is called with an equation, or with lists of numbers."""
+    if not args:
+        return None
+    explicit: list[Any] | None
+    if isinstance(args[0], str):
+        rest = args[1:]
+        nested = len(rest) == 1 and isinstance(rest[0], (list, tuple))
+        operands = list(rest[0] if nested else rest)
+        inputs, arrow, after = args[0].replace(" ", "").partition("->")
+        terms = [_letters(term) for term in inputs.split(",")]
+        explicit = _letters(after) if arrow else None
+    else:
+        pairs = len(args) // 2
+        operands = list(args[: 2 * pairs : 2])
+        terms = [_numbers(term) for term in args[1 : 2 * pairs : 2]]
+        explicit = _numbers(args[-1]) if len(args) % 2 else None
+    if len(terms) != len(operands) or not all(isinstance(o, Tensor) for o in operands):
+        return None
+    dims = [
+        operand.dim() - len([name for name in term if name is not ...])
+        for term, operand in zip(terms, operands, strict=True)
+    ]
+    labels = [_expanded(t, n) for t, n in zip(terms, dims, strict=True)]
+    inside = max((n for t, n in zip(terms, dims, strict=True) if ... in t), default=0)
+    if explicit is None:
+        every = [name for term in labels for name in term if isinstance(name, str)]
+        once = sorted(name for name in every if every.count(name) == 1)
+        return Einsum(operands, labels, [*range(inside, 0, -1), *once])
+    return Einsum(operands, labels, _expanded(explicit, inside))
+
+
+def _letters(term: str) -> list[Any]:
     before, dots, after = term.partition("...")
-    count = dims - len(before) - len(after)
-    inside = [str(i) for i in range(count, 0, -1)] if dots else []
-    return [*before, *inside, *after]
+    return [*before, ..., *after] if dots else list(before)
+
+
+def _numbers(term: Any) -> list[Any]:
+    return [name if name is ... else f"{name:04d}" for name in term]
+
+
+def _expanded(term: list[Any], inside: int) -> list[str | int]:
+    """One label for each dimension; those of an ellipsis are numbered from its end."""
+    return [
+        label
+        for name in term
+        for label in (range(inside, 0, -1) if name is ... else (name,))
+    ]
 
 
 def of_product(weights: Tensor, values: Tensor, keys: int) -> Weighing:
@@ -202,7 +290,3 @@ def mixtures(like: Tensor) -> Tensor:
     """Random numbers, always the same."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(like.shape[-1], _MIXTURES, generator=generator).to(like)
-
-
-def shared_axes(weighing: Weighing, axes: Axes) -> list[tuple[Axis, ...]]:
-    return [axes[dim] for dim in weighing.shared]

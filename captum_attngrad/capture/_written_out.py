@@ -13,9 +13,10 @@ said to be.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,73 +26,40 @@ from captum_attngrad.capture import _operations as ops
 from captum_attngrad.capture._axes import (
     Axes,
     Axis,
-    axes_of,
     broadcast,
+    foreign,
     shaped,
-    without_data,
 )
-from captum_attngrad.capture._softmax_call import SoftmaxCall
+from captum_attngrad.capture._tracks import (
+    Softmax,
+    Track,
+    is_basic,
+    moved,
+    one_key_left,
+    where_one_key_goes,
+    whole,
+    with_entries_taken,
+)
 from captum_attngrad.capture._weighing import (
     Role,
+    Use,
     Weighing,
-    of_einsum,
+    einsum_of,
     of_matmul,
     of_product,
 )
 
 _DATA = getattr(torch.Tensor.data, "__get__")  # noqa: B009
 
-# What was weighed: (softmax, values, how, axes of the weights' dimensions).
-SeeValues = Callable[["Softmax", Tensor, Weighing, Axes], None]
-
-
-@dataclass
-class Softmax:
-    """A softmax that may turn out to be attention."""
-
-    weights: Tensor
-    dim: int
-    scores: Tensor | None
-    from_linear: bool  # over the output features of a linear layer
-    source: Any
-    place: int  # among the fused calls and softmaxes of the forward pass
-    layer: str = ""
-    dropped: bool = False  # an active dropout lies between the softmax and the values
-    # Which entries weigh values; None until it is known to be attention.
-    keys: range | None = None
-    roles: dict[Axis, Role] = field(default_factory=dict)
-    selected: dict[int, set[int]] = field(default_factory=dict)
-    lost: str | None = None  # the operation after which it weighed values unseen
-    call: SoftmaxCall | None = None
-
-
-_ONE_KEY = Axis(1, 1, 1)
-
-
-@dataclass(frozen=True)
-class _Track:
-    """What is known of a tensor.
-
-    ``dim`` is where the softmax dimension has gone (None: it is split or merged), and
-    ``axes`` where all dimensions have.
-    """
-
-    # "weights", "products" (weights times values), "linear", "stack" or "lost"
-    kind: str
-    axes: Axes
-    dim: int | None
-    softmax: Softmax | None = None
-    keys: range = range(0)  # which entries of the softmax dimension are left
-    key_axis: Axis = _ONE_KEY
-    roles: tuple[tuple[Axis, Role], ...] = ()  # of products
-    unknown: str = ""  # the operation at which it was lost
+# What was weighed: (softmax, values, how).
+SeeValues = Callable[[Softmax, Tensor, Use], None]
 
 
 class WrittenOutAttention:
     """Follows softmax results through the operations of one thread."""
 
     def __init__(self, see_values: SeeValues | None = None) -> None:
-        self._tracks: dict[int, tuple[weakref.ref[Tensor], list[_Track]]] = {}
+        self._tracks: dict[int, tuple[weakref.ref[Tensor], list[Track]]] = {}
         self._found: list[Softmax] = []
         self._see_values = see_values
         self.lost: list[Softmax] = []
@@ -101,7 +69,7 @@ class WrittenOutAttention:
 
     def started(self, result: Tensor, softmax: Softmax) -> None:
         """Follow the result of a softmax."""
-        self._follow(result, _whole("weights", result, softmax.dim, softmax))
+        self._follow(result, whole("weights", result, softmax.dim, softmax))
 
     def is_linear_feature(self, scores: Tensor, dim: int) -> bool:
         return scores.shape[dim] > 1 and any(
@@ -119,11 +87,10 @@ class WrittenOutAttention:
         """
         name = getattr(func, "__name__", "")
         if name == "linear":
-            if isinstance(result, Tensor) and result.dim() and result.shape[-1] > 1:
-                self._follow(result, _whole("linear", result, result.dim() - 1))
+            self._see_linear(args, kwargs, result)
         elif name == "stack" and isinstance(result, Tensor):
             dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-            self._follow(result, _whole("stack", result, dim % result.dim()))
+            self._follow(result, whole("stack", result, dim % result.dim()))
             self._see_unknown(name, args, kwargs, result)
         elif self._tracks:
             self._see(name, func, args, kwargs, result)
@@ -141,13 +108,13 @@ class WrittenOutAttention:
         result: Any,
     ) -> None:
         if name == "einsum":
-            self._see_einsum(args)
+            self._see_einsum(args, result)
         elif name in ops.MATMUL:
-            self._see_matmul(*_two(args, kwargs))
+            self._see_matmul(*_two(args, kwargs), result)
         elif name in ops.REVERSED_MATMUL:
-            self._see_matmul(*reversed(_two(args, kwargs)))
+            self._see_matmul(*reversed(_two(args, kwargs)), result)
         elif name in ops.MATMUL_ADD:
-            self._see_matmul(*_two(args[1:], kwargs))
+            self._see_matmul(*_two(args[1:], kwargs), result)
         elif name in ops.PRODUCT:
             self._see_product(*_two(args, kwargs), result)
         elif name in ops.SUM:
@@ -169,18 +136,18 @@ class WrittenOutAttention:
                 self._lose(name, track, args[0])
         elif name == "__get__" and func is _DATA:
             self._see_elementwise(name, args[0], args, kwargs, result)
-        elif name == "topk":
-            self._see_topk(args, kwargs, result)
         elif name not in ops.QUESTIONS:
+            if name == "topk":
+                self._see_topk(args, kwargs, result)
             self._see_unknown(name, args, kwargs, result)
 
     # -- bookkeeping ------------------------------------------------------------------
 
-    def _of(self, tensor: Any) -> list[_Track]:
+    def _of(self, tensor: Any) -> list[Track]:
         entry = self._tracks.get(id(tensor))
         return [] if entry is None else entry[1]
 
-    def _follow(self, tensor: Any, track: _Track) -> None:
+    def _follow(self, tensor: Any, track: Track) -> None:
         if not isinstance(tensor, Tensor):
             return
         key = id(tensor)
@@ -197,7 +164,7 @@ class WrittenOutAttention:
 
         tracks[key] = (weakref.ref(tensor, forget), [track])
 
-    def _lose(self, name: str, track: _Track, result: Any) -> None:
+    def _lose(self, name: str, track: Track, result: Any) -> None:
         if track.softmax is None:
             return
         unknown = track.unknown or name
@@ -209,15 +176,17 @@ class WrittenOutAttention:
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
         for tensor in _tensors(args, kwargs):
-            for track in self._of(tensor):
+            for track in list(self._of(tensor)):
+                if name in ops.CONTRACTIONS and track.softmax is not None:
+                    self._weighs_unseen(track, name)
                 self._lose(name, track, result)
 
-    def _weighs_unseen(self, track: _Track) -> None:
+    def _weighs_unseen(self, track: Track, name: str = "") -> None:
         softmax = track.softmax
         if softmax is not None and softmax.keys is None and not softmax.from_linear:
             if softmax.lost is None:
                 self.lost.append(softmax)
-            softmax.lost = softmax.lost or track.unknown or "an unknown operation"
+            softmax.lost = softmax.lost or track.unknown or name
 
     # -- operations that keep the weights weights -------------------------------------
 
@@ -246,6 +215,8 @@ class WrittenOutAttention:
             elif dim is None or result.shape[dim] == tensor.shape[dim - offset]:
                 axes = broadcast(track.axes, result.shape)
                 self._follow(result, replace(track, dim=dim, axes=axes))
+            else:  # one key, spread over several
+                self._lose(name, track, result)
 
     def _see_shape(
         self,
@@ -258,35 +229,32 @@ class WrittenOutAttention:
     ) -> None:
         tensor = args[0] if args else None
         for track in list(self._of(tensor)):
-            if track.kind == "lost" or (name == "__getitem__" and not _basic(args[1])):
+            fancy = name == "__getitem__" and not is_basic(args[1])
+            if track.kind == "lost" or fancy:
                 self._lose(name, track, result)
                 continue
             results = [result] if isinstance(result, Tensor) else list(result)
             try:
-                moved = shaped(func, args, kwargs, track.axes, slices)
+                found = shaped(func, args, kwargs, track.axes, slices)
                 single = (
-                    _where_one_key_goes(func, args, kwargs, track)
+                    where_one_key_goes(func, args, kwargs, track)
                     if track.key_axis.whole == 1
                     else None
                 )
             except (RuntimeError, TypeError, ValueError, NotImplementedError):
                 self._lose(name, track, result)
                 continue
-            for left, found in zip(results, moved, strict=True):
+            for left, part in zip(results, found, strict=True):
                 following = None
-                if found is not None:
-                    following = _moved(track, found.axes, found.first, single)
-                if following is None and found is not None and slices:
-                    following = _one_key_left(func, args, kwargs, track, found.axes)
-                if following is None:
+                if part is not None:
+                    following = moved(track, part.axes, part.first, single)
+                    if following is None and slices:
+                        following = one_key_left(func, args, kwargs, track, part.axes)
+                if following is None or part is None:
                     self._lose(name, track, left)
                     continue
-                if slices and track.softmax is not None:
-                    gone = {a.stride for dim in track.axes for a in dim}
-                    gone -= {a.stride for dim in following.axes for a in dim}
-                    for stride in gone:
-                        chosen = track.softmax.selected.setdefault(stride, set())
-                        chosen.add(found.first[stride] if found else 0)
+                if slices:
+                    following = with_entries_taken(track, following, part.first)
                 self._follow(left, following)
 
     def _see_topk(
@@ -298,36 +266,91 @@ class WrittenOutAttention:
             best = result[0]
             of_linear = track.kind == "linear" and track.dim == dim % best.dim()
             if of_linear and best.shape[dim] > 1:
-                self._follow(best, _whole("linear", best, dim % best.dim()))
+                self._follow(best, whole("linear", best, dim % best.dim()))
 
     # -- products with values ---------------------------------------------------------
 
-    def _see_matmul(self, left: Any, right: Any) -> None:
+    def _see_linear(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        tensor = args[0] if args else kwargs.get("input")
+        weight = args[1] if len(args) > 1 else kwargs.get("weight")
+        if not isinstance(result, Tensor) or not result.dim():
+            return
+        for track in list(self._of(tensor)):
+            if track.kind != "weights" or not isinstance(weight, Tensor):
+                continue
+            if track.dim == result.dim() - 1:
+                if weight.dim() == 2:
+                    values = weight if _is_table(weight) else weight.mT
+                    how = of_matmul(tensor, weight.mT, False)
+                    self._weighs(track, tensor, values, how)
+            else:  # a mixture of heads
+                axes = (*track.axes[:-1], foreign(result.shape[-1]))
+                self._follow(result, replace(track, axes=axes))
+        self._see_features(result)
+
+    def _see_features(self, result: Any) -> None:
+        """Take note of the output of a linear layer."""
+        if isinstance(result, Tensor) and result.dim() and result.shape[-1] > 1:
+            self._follow(result, whole("linear", result, result.dim() - 1))
+
+    def _see_matmul(self, left: Any, right: Any, result: Any) -> None:
         if not (isinstance(left, Tensor) and isinstance(right, Tensor)):
             return
-        for track in list(self._of(left)):
-            if track.kind == "lost":
-                self._weighs_unseen(track)
-            elif track.dim == left.dim() - 1 and right.dim() > 1:
-                self._weighs(track, left, right, of_matmul(left, right, False))
-        for track in list(self._of(right)):
-            if track.kind == "lost":
-                self._weighs_unseen(track)
-            elif left.dim() > 1 and track.dim == max(right.dim() - 2, 0):
-                self._weighs(track, right, left, of_matmul(right, left, True))
-
-    def _see_einsum(self, args: tuple[Any, ...]) -> None:
-        if not args or not isinstance(args[0], str):
-            return
-        operands = list(args[1] if isinstance(args[1], (list, tuple)) else args[1:])
-        for i, operand in enumerate(operands):
-            for track in list(self._of(operand)):
+        for tensor, other, reverse in ((left, right, False), (right, left, True)):
+            contracted = max(tensor.dim() - 2, 0) if reverse else tensor.dim() - 1
+            for track in list(self._of(tensor)):
                 if track.kind == "lost":
                     self._weighs_unseen(track)
-                elif track.dim is not None:
-                    found = of_einsum(args[0], operands, i, track.dim)
-                    if found is not None:
-                        self._weighs(track, operand, operands[found[0]], found[1])
+                elif track.softmax is None:
+                    continue
+                elif track.dim == contracted:
+                    if other.dim() > 1:
+                        how = of_matmul(tensor, other, reverse)
+                        self._weighs(track, tensor, other, how)
+                else:  # over another dimension than that of the softmax
+                    self._weighs_unseen(track, "matmul")
+                    self._lose("matmul", track, result)
+        if _is_table(right):
+            self._see_features(result)
+
+    def _see_einsum(self, args: tuple[Any, ...], result: Any) -> None:
+        einsum = einsum_of(args)
+        if einsum is None:
+            self._see_unknown("einsum", (args,), {}, result)
+            return
+        for i, operand in enumerate(einsum.operands):
+            for track in list(self._of(operand)):
+                own = einsum.labels[i]
+                if track.kind == "lost":
+                    self._weighs_unseen(track)
+                elif track.softmax is None:
+                    continue
+                elif track.dim is None or len(set(own)) < len(own):
+                    self._weighs_unseen(track, "einsum")
+                    self._lose("einsum", track, result)
+                else:
+                    found = einsum.weighing(i, track.dim)
+                    if einsum.keeps(i, track.dim):
+                        if found is None and einsum.contracts_others(i):
+                            self._weighs_unseen(track, "einsum")
+                        axes = tuple(
+                            track.axes[own.index(name)] if name in own else foreign(n)
+                            for name, n in zip(einsum.output, result.shape, strict=True)
+                        )
+                        dim = einsum.output.index(own[track.dim])
+                        following = replace(track, axes=axes, dim=dim)
+                        values = None if found is None else einsum.operands[found[0]]
+                        how = None if found is None else found[1]
+                        self._multiply(track, following, values, how, result)
+                    elif found is not None:
+                        self._weighs(
+                            track, operand, einsum.operands[found[0]], found[1]
+                        )
+        tables = [o for o in einsum.operands if _is_table(o)]
+        if tables and len(einsum.operands) == 2:
+            self._see_features(result)
 
     def _see_product(self, left: Any, right: Any, result: Any) -> None:
         if not isinstance(result, Tensor):
@@ -342,28 +365,46 @@ class WrittenOutAttention:
                     self._multiplied(track, tensor, other, result)
 
     def _multiplied(
-        self, track: _Track, tensor: Tensor, other: Any, result: Tensor
+        self, track: Track, tensor: Tensor, other: Any, result: Tensor
     ) -> None:
         offset = result.dim() - tensor.dim()
         dim = None if track.dim is None else track.dim + offset
-        if dim is not None and result.shape[dim] != tensor.shape[dim - offset]:
+        spread = _own_shape(tensor, track.axes)
+        apart = dim is None or result.shape[dim] != tensor.shape[dim - offset]
+        if apart and isinstance(other, Tensor) and result.numel() > math.prod(spread):
+            # The keys are merged with other dimensions, or taken one by one.
+            self._weighs_unseen(track, "mul")
+            self._lose("mul", track, result)
             return
-        axes = broadcast(track.axes, result.shape)
-        following = replace(track, dim=dim, axes=axes)
+        values, how = None, None
         if (
             dim is not None
             and isinstance(other, Tensor)
-            and _has_channels(tensor, other, result, dim)
+            and _has_channels(spread, other, result, dim)
         ):
-            if self._values_excluded(track, other):
-                return
             assert track.dim is not None
-            weighing = of_product(tensor, other, track.dim)
-            roles = _roles(weighing, track.axes)
+            values, how = other, of_product(tensor, other, track.dim)
+        axes = broadcast(track.axes, result.shape)
+        self._multiply(track, replace(track, dim=dim, axes=axes), values, how, result)
+
+    def _multiply(
+        self,
+        track: Track,
+        following: Track,
+        values: Tensor | None,
+        how: Weighing | None,
+        result: Any,
+    ) -> None:
+        """Weights times values, not yet summed over the keys (values None: times
+        anything else)."""
+        if values is not None and how is not None:
+            if self._values_excluded(track, values):
+                return
+            roles = _roles(how, track.axes)
             following = replace(
                 following, kind="products", roles=(*track.roles, *roles)
             )
-            self._note_values(track, other, weighing)
+            self._note_values(track, values, how)
         self._follow(result, following)
 
     def _see_sum(
@@ -374,18 +415,42 @@ class WrittenOutAttention:
             return
         dims = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
         if dims is None or not isinstance(dims, (int, list, tuple)):
+            for track in list(self._of(tensor)):
+                self._lose(name, track, result)
             return
         dims = dims if isinstance(dims, (list, tuple)) else (dims,)
-        summed = {d % tensor.dim() for d in dims}
+        summed = {d % tensor.dim() for d in dims} if tensor.dim() else set()
         for track in list(self._of(tensor)):
-            if track.kind == "products" and track.dim in summed:
-                if name == "sum":
-                    self._is_attention(track, track.roles)
-            elif track.kind != "lost" and track.dim not in summed:
+            if track.kind == "lost":
                 self._lose(name, track, result)
+            elif track.kind == "products" and _has_keys(track, summed):
+                self._is_attention(track, track.roles)
+            elif track.softmax is None or track.dim in summed:
+                continue
+            elif track.dim is None:
+                self._lose(name, track, result)
+            else:
+                self._follow(result, self._summed(track, summed, result))
+
+    def _summed(self, track: Track, summed: set[int], result: Tensor) -> Track:
+        """Weights after a sum over other dimensions than the keys, such as heads."""
+        assert track.softmax is not None
+        assert track.dim is not None
+        for dim in summed:
+            for axis in track.axes[dim]:
+                if axis.stride:
+                    track.softmax.selected.setdefault(axis.stride, set()).add(0)
+        kept = result.dim() == len(track.axes)
+        axes = tuple(
+            () if dim in summed else each
+            for dim, each in enumerate(track.axes)
+            if kept or dim not in summed
+        )
+        dim = track.dim if kept else track.dim - sum(d < track.dim for d in summed)
+        return replace(track, axes=axes, dim=dim)
 
     def _weighs(
-        self, track: _Track, weights: Tensor, values: Tensor, weighing: Weighing
+        self, track: Track, weights: Tensor, values: Tensor, weighing: Weighing
     ) -> None:
         if track.kind not in ("weights", "products") or track.softmax is None:
             return
@@ -394,32 +459,33 @@ class WrittenOutAttention:
         self._note_values(track, values, weighing)
         self._is_attention(track, (*track.roles, *_roles(weighing, track.axes)))
 
-    def _note_values(self, track: _Track, values: Tensor, weighing: Weighing) -> None:
+    def _note_values(self, track: Track, values: Tensor, weighing: Weighing) -> None:
         if self._see_values is not None and track.softmax is not None:
-            self._see_values(track.softmax, values, weighing, track.axes)
+            weighing = weighing.without(track.axes)
+            use = Use(weighing, track.axes, track.keys, track.selected, track.start)
+            self._see_values(track.softmax, values, use)
 
-    def _is_attention(
-        self, track: _Track, roles: tuple[tuple[Axis, Role], ...]
-    ) -> None:
+    def _is_attention(self, track: Track, roles: tuple[tuple[Axis, Role], ...]) -> None:
         softmax, keys = track.softmax, track.keys
-        if softmax is None:
+        if softmax is None or not keys:
             return
+        keys = range(keys.start, keys[-1] + 1)
         for axis, role in roles:
             # Values that some use does not share may be shared in another.
             if softmax.roles.get(axis) is not Role.BATCH:
                 softmax.roles[axis] = role
         if softmax.keys is not None:
             known = softmax.keys
-            keys = range(min(known.start, keys.start), max(known.stop, keys.stop))
+            keys = range(min(known.start, keys.start), max(known[-1], keys[-1]) + 1)
         if softmax.keys is None or keys != softmax.keys:
             softmax.keys = keys
             self._found.append(softmax)
 
     def _values_excluded(
-        self, track: _Track, values: Tensor, values_dim: int | None = None
+        self, track: Track, values: Tensor, values_dim: int | None = None
     ) -> bool:
         """Products with something that is no sequence of values."""
-        if isinstance(values, torch.nn.Parameter) and values.dim() <= 2:
+        if _is_table(values):
             # One table for all examples (class embeddings, a codebook, bin centers).
             return True
         # A mixture of experts: the gate is the output of a linear layer, and the values
@@ -433,65 +499,6 @@ class WrittenOutAttention:
                 for other in self._of(values)
             )
         )
-
-
-def _whole(
-    kind: str, tensor: Tensor, dim: int, softmax: Softmax | None = None
-) -> _Track:
-    axes = axes_of(tensor.shape)
-    size = tensor.shape[dim]
-    axis = axes[dim][0] if axes[dim] else Axis(1, 1, 1)
-    return _Track(kind, axes, dim, softmax, range(size), axis)
-
-
-def _moved(
-    track: _Track, axes: Axes, first: dict[int, int], single: int | None
-) -> _Track | None:
-    """The track after a shape operation; None: its keys cannot be followed."""
-    key = track.key_axis
-    if key.whole == 1:
-        return replace(track, axes=axes, dim=single)
-    end = key.stride * key.whole
-    inside = [
-        (i, axis)
-        for i, dim in enumerate(axes)
-        for axis in dim
-        if key.stride <= axis.stride < end
-    ]
-    if not inside:
-        # One key is left, in no dimension that could be told from others.
-        return None
-    dims = {i for i, _ in inside}
-    dim = dims.pop() if len(dims) == 1 else None
-    if dim is not None and len(axes[dim]) > len(inside):
-        dim = None  # merged with other dimensions
-    keys = track.keys
-    if len(inside) == 1:
-        start = first.get(inside[0][1].stride, 0)
-        keys = keys[start : start + inside[0][1].size]
-    return replace(track, axes=axes, dim=dim, keys=keys)
-
-
-def _one_key_left(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], track: _Track, axes: Axes
-) -> _Track | None:
-    """The track after a slice that leaves one of several keys."""
-    if track.dim is None or len(track.axes[track.dim]) != 1:
-        return None
-    # The same slice of a tensor in which only this dimension has a stride (of 2, so
-    # that a new dimension, which has 0 or 1, is not taken for it).
-    shape = [1] * args[0].dim()
-    shape[track.dim] = size = args[0].shape[track.dim]
-    probe = torch.empty(2 * size)[::2].view(shape).expand(args[0].shape)
-    left = func(probe, *args[1:], **kwargs)
-    if not isinstance(left, Tensor):
-        return None
-    dims = [dim for dim in range(left.dim()) if left.stride(dim) == 2]
-    if len(dims) != 1:
-        return None
-    first = left.storage_offset() // 2
-    keys = track.keys[first : first + 1]
-    return replace(track, axes=axes, dim=dims[0], keys=keys, key_axis=Axis(1, 1, 1))
 
 
 def _roles(weighing: Weighing, axes: Axes) -> list[tuple[Axis, Role]]:
@@ -520,47 +527,43 @@ def _two(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     return left, right
 
 
-def _basic(index: Any) -> bool:
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is ... or isinstance(p, (int, slice)) for p in parts)
+def _is_table(tensor: Any) -> bool:
+    return isinstance(tensor, torch.nn.Parameter) and tensor.dim() <= 2
 
 
-def _where_one_key_goes(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], track: _Track
-) -> int | None:
-    """Where a softmax dimension of size 1 is after a shape operation."""
-    tensor, dim = args[0], track.dim
-    if dim is None:
-        return None
-    shape = list(tensor.shape)
-    if getattr(func, "__name__", "") not in ops.SIZED:
-        shape[dim] = 2  # tells the key from other dimensions of 1
-    probe = torch.empty(shape, device="meta")
-    rest = [without_data(a) for a in args[1:]]
-    moved = func(probe, *rest, **kwargs)
-    if not isinstance(moved, Tensor):
-        return None
-    size, stride = shape[dim], probe.stride(dim)
-    found = [
+def _has_keys(track: Track, summed: set[int]) -> bool:
+    """Whether a sum takes the dimension of the keys away, or one that it is part of."""
+    key = track.key_axis
+    if track.dim is not None or key.whole == 1:
+        return track.dim in summed
+    end = key.stride * key.whole
+    dims = {
         i
-        for i in range(moved.dim())
-        if moved.shape[i] == size and (moved.stride(i) == stride or size == 1)
+        for i, dim in enumerate(track.axes)
+        if any(key.stride <= axis.stride < end for axis in dim)
+    }
+    return dims <= summed
+
+
+def _own_shape(weights: Tensor, axes: Axes) -> list[int]:
+    """The shape without what the weights have been spread over by ``expand``."""
+    return [
+        1 if dim and not any(axis.stride for axis in dim) else size
+        for size, dim in zip(weights.shape, axes, strict=True)
     ]
-    if len(found) > 1:  # a reshape with one key: the end stays the end
-        last = dim == tensor.dim() - 1
-        return found[-1] if last else found[0]
-    return found[0] if found else None
 
 
-def _has_channels(weights: Tensor, other: Tensor, result: Tensor, dim: int) -> bool:
-    """Whether ``other`` brings channels of its own that the weights are spread over
-    (as values do, and a mask of the weights' own shape does not)."""
+def _has_channels(weights: list[int], other: Tensor, result: Tensor, dim: int) -> bool:
+    """Whether ``other`` brings channels of its own that weights of a shape are spread
+    over (as values do, and a mask of the weights' own shape does not)."""
     if other.dtype == torch.bool:
         return False
     for i in range(result.dim()):
-        j = i - (result.dim() - weights.dim())
-        size = weights.shape[j] if j >= 0 else 1
-        if i != dim and size == 1 and result.shape[i] > 1:
+        j = i - (result.dim() - len(weights))
+        size = weights[j] if j >= 0 else 1
+        at = i - (result.dim() - other.dim())
+        brought = at >= 0 and other.shape[at] > 1
+        if i != dim and size == 1 and brought:
             k = dim - (result.dim() - other.dim())
             return k >= 0 and other.shape[k] == result.shape[dim]
     return False

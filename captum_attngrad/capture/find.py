@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,10 +36,24 @@ class AttentionLayerInfo(NamedTuple):
 
 class AttentionLayers(tuple[AttentionLayerInfo, ...]):
     """The attention layers of a model, in the order in which they run; prints as a
-    table."""
+    table.
 
-    def __new__(cls, layers: Iterator[AttentionLayerInfo]) -> AttentionLayers:
-        return super().__new__(cls, tuple(layers))
+    Attributes:
+        lost (tuple of (str, str)): layers with a softmax that weighs values after an
+            operation that cannot be followed, and that operation. They are no part of
+            any score.
+    """
+
+    lost: tuple[tuple[str, str], ...]
+
+    def __new__(
+        cls,
+        layers: Iterable[AttentionLayerInfo],
+        lost: Iterable[tuple[str, str]] = (),
+    ) -> AttentionLayers:
+        found = super().__new__(cls, tuple(layers))
+        found.lost = tuple(lost)
+        return found
 
     @property
     def modules(self) -> list[Module]:
@@ -47,8 +61,12 @@ class AttentionLayers(tuple[AttentionLayerInfo, ...]):
         return [layer.module for layer in self]
 
     def __str__(self) -> str:
+        unseen = [
+            f"not followed: {name or '(the model itself)'}, after {operation!r}"
+            for name, operation in self.lost
+        ]
         if not self:
-            return "no attention found"
+            return "\n".join(["no attention found", *unseen])
         rows = [("layer", "kind", "heads", "queries x keys", "calls")]
         rows += [
             (
@@ -67,7 +85,7 @@ class AttentionLayers(tuple[AttentionLayerInfo, ...]):
             ).rstrip()
             for row in rows
         ]
-        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *unseen])
 
     __repr__ = __str__
 
@@ -84,7 +102,8 @@ def find_attention_layers(model: Module, *args: Any, **kwargs: Any) -> Attention
     Returns:
         :class:`AttentionLayers`, a tuple of :class:`AttentionLayerInfo` in the order
         in which the modules run. Printing it gives a table; ``.modules`` is the list
-        to pass as ``layer``.
+        to pass as ``layer``; ``.lost`` names layers whose attention was seen and could
+        not be followed.
 
     Examples::
 
@@ -105,7 +124,7 @@ def find_attention_layers(model: Module, *args: Any, **kwargs: Any) -> Attention
     for call in finish_with_model(recorder, None):
         found.setdefault(call.layer, []).append(call)
     modules = dict(model.named_modules())
-    return AttentionLayers(
+    infos = [
         AttentionLayerInfo(
             name,
             modules[name],
@@ -116,4 +135,5 @@ def find_attention_layers(model: Module, *args: Any, **kwargs: Any) -> Attention
             len(calls),
         )
         for name, calls in found.items()
-    )
+    ]
+    return AttentionLayers(infos, recorder.lost)
