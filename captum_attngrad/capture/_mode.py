@@ -25,9 +25,10 @@ from captum_attngrad.capture._masks import forbidden_scores
 from captum_attngrad.capture._multihead import open_multi_head_attention_forward
 from captum_attngrad.capture._operations import EXP, LOG_SOFTMAX, SOFTMAX
 from captum_attngrad.capture._softmax_call import SoftmaxCall
+from captum_attngrad.capture._tracks import Softmax
 from captum_attngrad.capture._unused_rows import attend_skipping_unused
 from captum_attngrad.capture._weighing import Use
-from captum_attngrad.capture._written_out import Softmax, WrittenOutAttention
+from captum_attngrad.capture._written_out import WrittenOutAttention
 from captum_attngrad.capture.calls import (
     AttentionCall,
     FusedCall,

@@ -99,7 +99,8 @@ def merge(
         each.view([-1 if i == j else 1 for j in range(len(where))])
         for i, each in enumerate(where)
     )
-    into.changed[(slice(None), *index)] |= changed
+    for run, of_run in zip(into.changed, changed, strict=True):
+        run[index] |= of_run
     into.numbers[index] = numbers
     into.filled[index] = True
 

@@ -112,7 +112,8 @@ class WrittenOutAttention:
         elif name in ops.MATMUL:
             self._see_matmul(*_two(args, kwargs), result)
         elif name in ops.REVERSED_MATMUL:
-            self._see_matmul(*reversed(_two(args, kwargs)), result)
+            right, left = _two(args, kwargs)
+            self._see_matmul(left, right, result)
         elif name in ops.MATMUL_ADD:
             self._see_matmul(*_two(args[1:], kwargs), result)
         elif name in ops.PRODUCT:
@@ -275,10 +276,10 @@ class WrittenOutAttention:
     ) -> None:
         tensor = args[0] if args else kwargs.get("input")
         weight = args[1] if len(args) > 1 else kwargs.get("weight")
-        if not isinstance(result, Tensor) or not result.dim():
+        if not (isinstance(tensor, Tensor) and isinstance(weight, Tensor)):
             return
         for track in list(self._of(tensor)):
-            if track.kind != "weights" or not isinstance(weight, Tensor):
+            if track.kind != "weights" or not isinstance(result, Tensor):
                 continue
             if track.dim == result.dim() - 1:
                 if weight.dim() == 2:

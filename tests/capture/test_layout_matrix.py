@@ -307,3 +307,57 @@ def test_time_first(order: str) -> None:
         layers = [TimeFirst(heads, order, True) for _ in range(2)]
         model = Stack(layers, time_first=True).double().eval()
         check_stack(model, torch.randn(batch, tokens, WIDTH, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("queries_first", [True, False])
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[4], SIZES[6]], ids=str)
+def test_heads_folded_into_queries(queries_first: bool, sizes: Sizes) -> None:
+    """``(batch, queries * heads, keys)`` with values that all heads share: the sum over
+    both is exact, and the maps come as one head."""
+    heads, queries = sizes.heads, sizes.queries
+
+    def attend(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q = q.transpose(1, 2) if queries_first else q
+        folded = q.reshape(len(q), queries * heads, CHANNELS)
+        w = m.softmax(folded @ k[:, 0].mT, -1, lambda t: t.unsqueeze(1))
+        return w @ v[:, 0]
+
+    check(attend, sizes)
+
+
+def averaged(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return m.softmax(scores(q, k), -1, lambda t: t).mean(1) @ v.mean(1)
+
+
+def summed_in_an_einsum(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    w = m.softmax(scores(q, k), -1, lambda t: t)
+    return torch.einsum("bhqk,bkd->bqd", w, v[:, 0])
+
+
+def mixed(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Talking heads."""
+    w = m.softmax(scores(q, k), -1, lambda t: t)
+    mixture = torch.linspace(-1, 1, w.shape[1] ** 2, dtype=w.dtype)
+    return torch.einsum("bhqk,hg->bgqk", w, mixture.view(w.shape[1], -1)) @ v
+
+
+@pytest.mark.parametrize(
+    "form", [averaged, summed_in_an_einsum, mixed], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[4], SIZES[6], SIZES[8]], ids=str)
+def test_heads_mixed_before_values(form: Attend, sizes: Sizes) -> None:
+    check(form, sizes)
+
+
+def every_other_key(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    w = m.softmax(scores(q, k), -1, lambda t: t)
+    return w[..., ::2] @ v[:, :, ::2]
+
+
+def test_keys_in_steps() -> None:
+    """The keys between them weigh nothing, and keep their place."""
+    model, x = attention(Sizes(2, 3, 4, 5), every_other_key)
+    (expected,) = truth(model, x)
+    maps = LayerAttentionGradient(model, model).attribute(x, target=0)
+    close(maps, expected.gradient, rtol=1e-9, atol=1e-9)
+    assert not maps[..., 1::2].any()

@@ -44,9 +44,9 @@ def test_lost_attention_is_reported(name: str) -> None:
     assert [info.name for info in layers] == ["plain"]
     assert [layer for layer, _ in layers.lost] == ["other"]
     assert str(layers).splitlines()[-1].startswith("not followed: other, after '")
-    with pytest.warns(UserWarning, match="cannot be followed.*'other'"):
+    with pytest.warns(UserWarning, match=r"cannot be followed.*'other'"):
         AttentionGradient(model).attribute(x, target=0)
-    with pytest.raises(ValueError, match="No attention was found.*cannot be followed"):
+    with pytest.raises(ValueError, match=r"No attention was found.*cannot be followed"):
         AttentionGradient(lost).attribute(x, target=0)
 
 
@@ -72,7 +72,7 @@ def test_two_softmaxes_in_one_product(form) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-# -- softmaxes that are no attention -----------------------------------------------------
+# -- softmaxes that are no attention ---------------------------------------------------
 
 
 class Other(nn.Module):
@@ -140,10 +140,18 @@ class TopLogits(Other):
         result = torch.zeros(len(x), CLASSES, dtype=x.dtype)
         for i, expert in enumerate(self.experts):
             rows, place = torch.where(chosen == i)
-            result = result.index_add(
-                0, rows, gate[rows, place, None] * expert(x[rows])
-            )
+            said = gate[rows, place, None] * expert(x[rows])
+            result = result.index_add(0, rows, said)
         return result
+
+
+class Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(WIDTH, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
 
 
 class MatrixRouter(TopMixture):
@@ -151,8 +159,7 @@ class MatrixRouter(TopMixture):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(WIDTH, CLASSES))
-        self.out = lambda x: x @ self.weight
+        self.out = Product()
 
 
 @pytest.mark.parametrize(
@@ -180,7 +187,7 @@ def test_other_softmaxes_are_not_reported(kind: type[Other]) -> None:
         AttentionGradient(model).attribute(x, target=0)
 
 
-# -- keys that are not the tokens --------------------------------------------------------
+# -- keys that are not the tokens ------------------------------------------------------
 
 
 class Keys(nn.Module):
