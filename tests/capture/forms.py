@@ -111,7 +111,7 @@ def multi_query(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def einsum_implicit(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     w = m.softmax(scores(q, k), -1, same)
 
-    return torch.einsum("abcx,abxd", w, v)
+    return torch.einsum("abcx,abxd", w, v).transpose(1, 2)
 
 
 @exact
@@ -129,7 +129,7 @@ def einsum_numbers(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @exact
 def einsum_numbers_implicit(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     w = m.softmax(scores(q, k), -1, same)
-    return torch.einsum(w, [0, 1, 2, 9], v, [0, 1, 9, 10])
+    return torch.einsum(w, [0, 1, 2, 9], v, [0, 1, 9, 10]).transpose(1, 2)
 
 
 @exact
@@ -242,7 +242,8 @@ def product_over_two(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def bmm_reshape(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     b, h, Q, K = lengths(m, v)
     w = m.softmax(scores(q, k), -1, same)
-    return w.reshape(b * h, Q, K).bmm(v.reshape(b * h, K, -1))
+    out = w.reshape(b * h, Q, K).bmm(v.reshape(b * h, K, -1))
+    return out.unflatten(0, (b, h)).transpose(1, 2)
 
 
 @exact
