@@ -117,8 +117,19 @@ def proved_layout(found: Evidence, changes: Sequence[Change], batch: int) -> Lay
         if examples in own:
             own.remove(examples)
             lead = sorted([*lead, examples])
+    if not any(tiles[i].size > 1 for i in own):
+        # w.unsqueeze(-2) @ v.unsqueeze(2): rows that follow the tokens are queries.
+        rows = [
+            i
+            for i in lead
+            if tiles[i].role is Role.BROADCAST
+            and i != examples
+            and _varies(found, rest.index(i))
+        ]
+        lead = [i for i in lead if i not in rows]
+        own = sorted([*own, *rows])
     if len(own) > 1:
-        vary = [i for i in own if _varies(found, rest.index(i))]
+        vary = [i for i in own if tiles[i].size == 1 or _varies(found, rest.index(i))]
         if not vary:
             raise NotProvedError(
                 f"its {len(own)} dimensions besides examples and keys cannot be told "

@@ -361,3 +361,28 @@ def test_keys_in_steps() -> None:
     maps = LayerAttentionGradient(model, model).attribute(x, target=0)
     close(maps, expected.gradient, rtol=1e-9, atol=1e-9)
     assert not maps[..., 1::2].any()
+
+
+def test_one_row_at_a_time() -> None:
+    """Queries in a batch dimension of matmul: their rows follow the tokens."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+            self.kept: list[Tensor] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (
+                f(x).unflatten(-1, (2, 4)).transpose(1, 2)
+                for f in (self.q, self.k, self.v)
+            )
+            weights = (q @ k.mT).softmax(-1)
+            self.kept.append(weights)
+            return (weights.unsqueeze(-2) @ v.unsqueeze(2)).tanh().sum((1, 2, 3, 4))
+
+    model, x = Rows().double(), torch.randn(3, 5, 8, dtype=torch.float64)
+    score = model(x).sum()
+    (truth,) = torch.autograd.grad(score, model.kept)
+    found = LayerAttentionGradient(model, model).attribute(x)
+    torch.testing.assert_close(found, truth)
