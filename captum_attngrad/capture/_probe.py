@@ -36,11 +36,13 @@ class Seen:
         rows (Tensor): one for each entry of the weights but the keys, in the model's
             own layout. Then: for each run from the keys whose tokens it does not
             change, and from all keys; and several numbers for each.
+        half (bool): whether the call works in half precision.
         values (list): one for each entry of the values, with the axes of the weights in
             the leading dimensions, then keys, then several numbers for each.
     """
 
     rows: Tensor | None = None
+    half: bool = False
     values: list[tuple[list[tuple[Axis, ...]], Tensor]] = field(default_factory=list)
 
 
@@ -71,6 +73,7 @@ class Probe(Intervention):
         if groups > 1:
             key, value = (t.repeat_interleave(groups, dim=-3) for t in (key, value))
         both = torch.cat([key, value], dim=-1)
+        seen.half = is_half(value)
         seen.values.append(([], mixed(both).cpu()))
         if not self._off:
             return attend(value)
@@ -97,9 +100,9 @@ class Probe(Intervention):
     ) -> None:
         if place in self._places:
             found = fingerprint(values, weighing).cpu()
-            self.seen.setdefault(place, Seen()).values.append(
-                (shared_axes(weighing, axes), found)
-            )
+            seen = self.seen.setdefault(place, Seen())
+            seen.half = seen.half or is_half(values)
+            seen.values.append((shared_axes(weighing, axes), found))
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,19 @@ def _kept(change: Change, keys: int) -> Tensor:
         if positions is not None and len(positions) == keys:
             return ~positions
     return torch.ones(keys, dtype=torch.bool)
+
+
+def is_half(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.float16, torch.bfloat16)
+
+
+def whole_change(inputs: Sequence[Any], batch: int, which: int) -> Change:
+    """All of one input is changed, in all examples."""
+    positions = [
+        torch.ones(each.shape[1], dtype=torch.bool) if i == which else None
+        for i, each in enumerate(inputs)
+    ]
+    return Change(RUNS, torch.ones(batch, dtype=torch.bool), positions)
 
 
 def changes(inputs: Sequence[Any], batch: int) -> list[Change]:
@@ -151,7 +167,8 @@ def _can_change(value: Any) -> bool:
 
 
 def _patterns(length: int) -> list[Tensor]:
-    """For each run, which positions are changed: no two alike, and not periodic."""
+    """For each run, which positions are changed: no two alike, and not periodic. In
+    the last run all are, so that no part of an example can be taken for it."""
     numbers = torch.arange(1, length + 1)
     generator = torch.Generator().manual_seed(length)
     patterns = []
@@ -161,6 +178,8 @@ def _patterns(length: int) -> list[Tensor]:
             pattern = torch.rand(length, generator=generator) < 0.5
             pattern[run] = True
             pattern[-1 - run] = False
+        if run == RUNS - 1:
+            pattern = torch.ones(length, dtype=torch.bool)
         elif not bool(pattern.any()):
             pattern = numbers == numbers[run % length]
         patterns.append(pattern)
@@ -189,13 +208,13 @@ class Perturbation(TorchFunctionMode):
     too.
 
     Attributes:
-        used (bool): whether embeddings of an input were seen.
+        used (set of int): of which inputs embeddings were seen.
     """
 
     def __init__(self, inputs: Sequence[Any], change: Change | None) -> None:
         super().__init__()
         self._inputs, self._change = inputs, change
-        self.used = False
+        self.used: set[int] = set()
 
     def __torch_function__(
         self,
@@ -209,23 +228,37 @@ class Perturbation(TorchFunctionMode):
             indices = [a for a in args if isinstance(a, Tensor) and is_integer(a)]
             mask = self._mask(indices[0]) if indices else None
             if mask is not None and isinstance(result, Tensor):
-                self.used = True
                 return noisy(result, mask.to(result.device).unsqueeze(-1), self._change)
         return result
 
     def _mask(self, indices: Tensor) -> Tensor | None:
         """Which of the indices are those of changed tokens; None: they are others."""
         assert self._change is not None
-        for each, positions in zip(self._inputs, self._change.positions, strict=True):
-            if positions is None or not is_integer(each):
-                continue
-            mask = token_mask(each, positions, self._change)
-            for ids, of_ids in ((each, mask), (each.mT, mask.mT)):
-                if ids.shape != indices.shape and indices.shape != (ids.numel(),):
-                    continue
-                if torch.equal(ids.reshape(-1), indices.reshape(-1).to(ids)):
-                    return of_ids.reshape(indices.shape)
-        return None
+        found = [
+            (i, turned)
+            for i, each in enumerate(self._inputs)
+            if is_integer(each) and each.dim() > 1
+            for turned in (False, True)
+            if _same_ids(each.mT if turned else each, indices)
+        ]
+        # Of inputs with the same numbers, the one that shares its memory.
+        where = indices.data_ptr()
+        found.sort(key=lambda each: self._inputs[each[0]].data_ptr() != where)
+        if not found:
+            return None
+        which, turned = found[0]
+        positions = self._change.positions[which]
+        if positions is None:
+            return None
+        self.used.add(which)
+        mask = token_mask(self._inputs[which], positions, self._change)
+        return (mask.mT if turned else mask).reshape(indices.shape)
+
+
+def _same_ids(ids: Tensor, indices: Tensor) -> bool:
+    if ids.shape != indices.shape and indices.shape != (ids.numel(),):
+        return False
+    return torch.equal(ids.reshape(-1), indices.reshape(-1).to(ids))
 
 
 def is_integer(value: Any) -> bool:
@@ -257,13 +290,15 @@ def perturbed(each: Any, positions: Tensor | None, change: Change) -> Any:
 
 
 def _block(shape: torch.Size, run: int) -> Tensor:
-    """A corner of an image or a video, smaller in each run."""
+    """A corner of an image or a video, smaller in each run; then all of it."""
     mask = torch.ones(shape, dtype=torch.bool)
+    if run >= RUNS - 1:
+        return mask
     for dim, size in enumerate(shape):
         if dim == 0 and len(shape) == 3:
             continue  # the channels of an image
         part = max(1, size >> (run + 1))
-        start = (0, size // 2, size // 4)[run]
+        start = (0, size // 2)[run]
         index = torch.arange(size)
         line = (index >= start) & (index < start + part)
         mask = mask & line.view(-1, *[1] * (len(shape) - 1 - dim))
