@@ -127,10 +127,9 @@ def check_keys(layers: list[tuple[str, Calls]]) -> None:
     groups: dict[tuple[int, int], list[str]] = {}
     for name, parts in layers:
         for call in parts[0]:
-            keys = call.keys_are
-            if keys.status in (KeyStatus.APART, KeyStatus.OTHER):
+            if call.keys_are.status is KeyStatus.APART:
                 raise ValueError(_no_tokens(name, call))
-            group = (call.key_length, keys.group)
+            group = (call.key_length, call.keys_are.group)
             names = groups.setdefault(group, [])
             if name not in names:
                 names.append(name)
@@ -144,6 +143,10 @@ def check_keys(layers: list[tuple[str, Calls]]) -> None:
             "Choose layers with the same keys with layer=[...], or use "
             "LayerAttentionGradient, which keeps layers apart."
         )
+    for name, parts in layers:
+        for call in parts[0]:
+            if call.keys_are.status is KeyStatus.OTHER:
+                raise ValueError(_no_tokens(name, call))
 
 
 def _no_tokens(name: str, call: AttentionCall) -> str:

@@ -27,6 +27,8 @@ class Intervention:
 
     #: Whether written-out weights are followed to their values where they are replaced.
     follows = False
+    #: Whether attention outside the recorded layers gives 0.
+    silent = False
 
     def values(self, place: int, value: Tensor) -> Tensor:
         """The values of a fused call; the call is recorded as it was."""

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from captum_attngrad.capture._axes import axes_of
-from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture._layout import ExampleDimension, Layout, only_layout
-from captum_attngrad.capture._probe import (
-    Change,
-    Perturbation,
-    Probe,
-    Seen,
-    changes,
-    is_integer,
-    oriented,
-    other_ids,
-    perturbed,
-)
-from captum_attngrad.capture._proof import (
-    NotProvedError,
-    RefutedError,
-    evidence,
-    key_flags,
-    key_status,
-    proved_layout,
-    same_keys,
-)
+from captum_attngrad.capture._proof import NotProvedError, RefutedError
+from captum_attngrad.capture._proof_runs import ProofRuns, Run
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture._weighing import Role, Tile
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
-from captum_attngrad.capture.keys import Keys, KeyStatus
-
-# Runs the model on some arguments, with an intervention at its attention calls.
-Run = Callable[[tuple[Any, ...], Intervention], None]
+from captum_attngrad.capture.keys import Keys
 
 
 @dataclass(frozen=True)
@@ -167,23 +142,16 @@ def _find(
     usable = bool(inputs) and len(inputs[0]) == batch > 0
     if run is not None and usable and all(_not_empty(call.tiles) for call in calls):
         try:
-            proof = _Proof(run, calls, inputs, others)
-        except (
-            NotProvedError,
-            RefutedError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            IndexError,
-        ) as error:
-            reason = str(error)
-    flags: list[Tensor] = []  # of the first call of each group of keys
+            proof = ProofRuns(run, calls, inputs, others)
+        except Exception as error:
+            # The model cannot be run on other numbers, whatever the reason.
+            reason = f"{type(error).__name__} in a run to prove it: {error}"
     verdicts: list[Verdict] = []
     for call in calls:
         layout, keys, refuted = None, Keys(), False
         if proof is not None:
             try:
-                layout, keys = proof.of(call, flags)
+                layout, keys = proof.of(call)
             except NotProvedError as error:
                 reason = str(error)
                 refuted = isinstance(error, RefutedError)
@@ -248,122 +216,6 @@ def _described(call: AttentionCall) -> str:
 
 def _not_empty(tiles: Sequence[Tile]) -> bool:
     return all(tile.size for tile in tiles)
-
-
-class _Proof:
-    """One run without changes and some with, and what follows for each call."""
-
-    def __init__(
-        self,
-        run: Run,
-        calls: Sequence[AttentionCall],
-        inputs: tuple[Any, ...],
-        others: tuple[Any, ...],
-    ) -> None:
-        inputs, others = (tuple(map(oriented, each)) for each in (inputs, others))
-        self._run, self._inputs, self._others = run, inputs, others
-        self._batch = len(inputs[0])
-        self._places = {call.place for call in calls}
-        # Noise on embeddings harms nothing: token ids among the others get it too.
-        self._embedded = (*inputs, *(o for o in others if _are_ids(o, self._batch)))
-        self._changes = changes(self._embedded, self._batch)
-        self._integers = any(is_integer(each) for each in inputs[:1])
-        self._random = False
-        self._off = self._runs(off=True)
-        self._on: tuple[dict[int, Seen], list[dict[int, Seen]]] | None = None
-
-    def of(self, call: AttentionCall, groups: list[Tensor]) -> tuple[Layout, Keys]:
-        found = self._evidence(call, *self._off)
-        if not found.anything:
-            # Nothing but attention leads to this call: leave attention on.
-            if self._on is None:
-                self._on = self._runs(off=False)
-            found = self._evidence(call, *self._on)
-        layout = proved_layout(found, self._changes, self._batch)
-        flags, apart = key_flags(found, layout, self._changes, self._batch)
-        status = key_status(flags, self._changes, self._integers)
-        if apart:
-            status = KeyStatus.APART
-        alike = [i for i, known in enumerate(groups) if same_keys(known, flags)]
-        group = alike[0] if alike else len(groups)
-        if not alike:
-            groups.append(flags)
-        return layout, Keys(status, group, "proof run")
-
-    def _evidence(
-        self, call: AttentionCall, before: dict[int, Seen], after: list[dict[int, Seen]]
-    ) -> Any:
-        place = call.place
-        if place not in before or any(place not in seen for seen in after):
-            raise NotProvedError("the model does not always make this call")
-        return evidence(call.tiles, before[place], [seen[place] for seen in after])
-
-    def _runs(self, off: bool) -> tuple[dict[int, Seen], list[dict[int, Seen]]]:
-        before = torch.get_rng_state()
-        base, _ = self._one(None, off)
-        if not torch.equal(torch.get_rng_state(), before):
-            # The model draws random numbers: the same in every run, and in no other.
-            torch.set_rng_state(before)
-            self._random = True
-            base, _ = self._one(None, off)
-        found = []
-        used = False
-        for change in self._changes:
-            seen, by_embedding = self._one(change, off)
-            used = used or by_embedding
-            found.append(seen)
-        floats = any(
-            isinstance(i, Tensor) and i.is_floating_point() for i in self._inputs
-        )
-        if not used and self._integers and not floats:
-            # Token ids that no embedding layer was seen to take: change the ids.
-            found = [self._one(change, off, ids=True)[0] for change in self._changes]
-        return base, found
-
-    def _one(
-        self, change: Change | None, off: bool, ids: bool = False
-    ) -> tuple[dict[int, Seen], bool]:
-        inputs = self._inputs
-        if change is not None:
-            inputs = tuple(
-                perturbed(each, positions, change)
-                for each, positions in zip(inputs, change.positions, strict=False)
-            )
-            positions = change.positions[0]
-            if ids and positions is not None:
-                inputs = (other_ids(inputs[0], positions, change), *inputs[1:])
-        probe = Probe(self._places, off, self._changes)
-        perturbation = Perturbation(self._embedded, None if ids else change)
-        others = tuple(map(_copied, self._others))
-        same = (
-            _same_random_numbers(inputs) if self._random else contextlib.nullcontext()
-        )
-        with perturbation, same:
-            self._run((*inputs, *others), probe)
-        return probe.seen, perturbation.used
-
-
-def _are_ids(value: Any, batch: int) -> bool:
-    return is_integer(value) and value.dim() == 2 and len(value) == batch
-
-
-def _copied(argument: Any) -> Any:
-    """A cache that the model writes to stays as it is."""
-    if argument is None or isinstance(argument, (Tensor, bool, int, float, str)):
-        return argument
-    try:
-        return copy.deepcopy(argument)
-    except Exception:
-        return argument
-
-
-@contextlib.contextmanager
-def _same_random_numbers(inputs: Sequence[Any]) -> Iterator[None]:
-    """Dropout and its kind do the same in every run, and leave no trace."""
-    devices = {i.device for i in inputs if isinstance(i, Tensor) and i.is_cuda}
-    with torch.random.fork_rng(devices=[device.index for device in devices]):
-        torch.manual_seed(0)
-        yield
 
 
 def example_dimension(call: AttentionCall) -> ExampleDimension:

@@ -125,6 +125,8 @@ class AttentionMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not self._recording:
+            if self._intervention.silent:
+                return self._silenced(func, args, kwargs)
             return self._lazy_graph.run(func, args, kwargs)
         if func is F.scaled_dot_product_attention:
             self._lazy_graph.start()
@@ -149,6 +151,23 @@ class AttentionMode(TorchFunctionMode):
             self._note_log_softmax(args, kwargs, result)
         for softmax in self._written_out.see(func, args, kwargs, result):
             self._add_written_out(softmax)
+        return result
+
+    def _silenced(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """An operation outside the recorded layers, where attention is switched off
+        too, as far as it can be told from other softmaxes by its shape."""
+        if func is F.multi_head_attention_forward:
+            with self:
+                return open_multi_head_attention_forward(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return torch.zeros_like(result)
+        if getattr(func, "__name__", "") in SOFTMAX and isinstance(result, Tensor):
+            dims = result.dim()
+            square = dims == 3 and result.shape[-1] == result.shape[-2]
+            return torch.zeros_like(result) if dims > 3 or square else result
         return result
 
     def _next_place(self) -> int:

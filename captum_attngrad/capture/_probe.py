@@ -34,12 +34,14 @@ class Seen:
         rows (Tensor): one for each entry of the weights but the keys, in the model's
             own layout. Then: for each run from the keys whose tokens it does not
             change, and from all keys; and several numbers for each.
+        half (bool): whether the call works in half precision.
         values (list): for each use of the weights (None: a fused call) one for each
             entry of the values: the dimensions that both have, keys, and then several
             numbers for each.
     """
 
     rows: Tensor | None = None
+    half: bool = False
     values: list[tuple[Use | None, Tensor]] = field(default_factory=list)
 
 
@@ -56,6 +58,7 @@ class Probe(Intervention):
 
     def __init__(self, places: set[int], off: bool, changes: list[Change]) -> None:
         self._places, self._off, self._changes = places, off, changes
+        self.silent = off
         self.seen: dict[int, Seen] = {}
 
     def output(
@@ -70,6 +73,7 @@ class Probe(Intervention):
         if groups > 1:
             key, value = (t.repeat_interleave(groups, dim=-3) for t in (key, value))
         both = torch.cat([key, value], dim=-1)
+        seen.half = is_half(value)
         seen.values.append((None, mixed(both).cpu()))
         if not self._off:
             return attend(value)
@@ -94,7 +98,9 @@ class Probe(Intervention):
     def weighed(self, place: int, values: Tensor, use: Use) -> None:
         if place in self._places:
             found = fingerprint(values, use.weighing).cpu()
-            self.seen.setdefault(place, Seen()).values.append((use, found))
+            seen = self.seen.setdefault(place, Seen())
+            seen.half = seen.half or is_half(values)
+            seen.values.append((use, found))
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,25 @@ def _kept(change: Change, keys: int) -> Tensor:
         if positions is not None and len(positions) == keys:
             return ~positions
     return torch.ones(keys, dtype=torch.bool)
+
+
+def is_half(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.float16, torch.bfloat16)
+
+
+def only_change(change: Change, which: int) -> Change:
+    """The same change of one of the inputs alone."""
+    positions = [p if i == which else None for i, p in enumerate(change.positions)]
+    return Change(change.run, change.examples, positions)
+
+
+def whole_change(inputs: Sequence[Any], batch: int, which: int) -> Change:
+    """All of one input is changed, in all examples."""
+    positions = [
+        torch.ones(each.shape[1], dtype=torch.bool) if i == which else None
+        for i, each in enumerate(inputs)
+    ]
+    return Change(RUNS, torch.ones(batch, dtype=torch.bool), positions)
 
 
 def changes(inputs: Sequence[Any], batch: int) -> list[Change]:
@@ -146,7 +171,8 @@ def _can_change(value: Any) -> bool:
 
 
 def _patterns(length: int) -> list[Tensor]:
-    """For each run, which positions are changed: no two alike, and not periodic."""
+    """For each run, which positions are changed: no two alike, and not periodic. In
+    the last run all are, so that no part of an example can be taken for it."""
     numbers = torch.arange(1, length + 1)
     generator = torch.Generator().manual_seed(length)
     patterns = []
@@ -156,6 +182,8 @@ def _patterns(length: int) -> list[Tensor]:
             pattern = torch.rand(length, generator=generator) < 0.5
             pattern[run] = True
             pattern[-1 - run] = False
+        if run == RUNS - 1:
+            pattern = torch.ones(length, dtype=torch.bool)
         elif not bool(pattern.any()):
             pattern = numbers == numbers[run % length]
         patterns.append(pattern)
@@ -184,13 +212,13 @@ class Perturbation(TorchFunctionMode):
     too.
 
     Attributes:
-        used (bool): whether embeddings of an input were seen.
+        used (set of int): of which inputs embeddings were seen.
     """
 
     def __init__(self, inputs: Sequence[Any], change: Change | None) -> None:
         super().__init__()
         self._inputs, self._change = inputs, change
-        self.used = False
+        self.used: set[int] = set()
 
     def __torch_function__(
         self,
@@ -204,23 +232,37 @@ class Perturbation(TorchFunctionMode):
             indices = [a for a in args if isinstance(a, Tensor) and is_integer(a)]
             mask = self._mask(indices[0]) if indices else None
             if mask is not None and isinstance(result, Tensor):
-                self.used = True
                 return noisy(result, mask.to(result.device).unsqueeze(-1), self._change)
         return result
 
     def _mask(self, indices: Tensor) -> Tensor | None:
         """Which of the indices are those of changed tokens; None: they are others."""
         assert self._change is not None
-        for each, positions in zip(self._inputs, self._change.positions, strict=True):
-            if positions is None or not is_integer(each):
-                continue
-            mask = token_mask(each, positions, self._change)
-            for ids, of_ids in ((each, mask), (each.mT, mask.mT)):
-                if ids.shape != indices.shape and indices.shape != (ids.numel(),):
-                    continue
-                if torch.equal(ids.reshape(-1), indices.reshape(-1).to(ids)):
-                    return of_ids.reshape(indices.shape)
-        return None
+        found = [
+            (i, turned)
+            for i, each in enumerate(self._inputs)
+            if is_integer(each) and each.dim() > 1
+            for turned in (False, True)
+            if _same_ids(each.mT if turned else each, indices)
+        ]
+        # Of inputs with the same numbers, the one that shares its memory.
+        where = indices.data_ptr()
+        found.sort(key=lambda each: self._inputs[each[0]].data_ptr() != where)
+        if not found:
+            return None
+        which, turned = found[0]
+        positions = self._change.positions[which]
+        if positions is None:
+            return None
+        self.used.add(which)
+        mask = token_mask(self._inputs[which], positions, self._change)
+        return (mask.mT if turned else mask).reshape(indices.shape)
+
+
+def _same_ids(ids: Tensor, indices: Tensor) -> bool:
+    if ids.shape != indices.shape and indices.shape != (ids.numel(),):
+        return False
+    return torch.equal(ids.reshape(-1), indices.reshape(-1).to(ids))
 
 
 def oriented(ids: Any) -> Any:
@@ -265,13 +307,15 @@ def perturbed(each: Any, positions: Tensor | None, change: Change) -> Any:
 
 
 def _block(shape: torch.Size, run: int) -> Tensor:
-    """A corner of an image or a video, smaller in each run."""
+    """A corner of an image or a video, smaller in each run; then all of it."""
     mask = torch.ones(shape, dtype=torch.bool)
+    if run >= RUNS - 1:
+        return mask
     for dim, size in enumerate(shape):
         if dim == 0 and len(shape) == 3:
             continue  # the channels of an image
         part = max(1, size >> (run + 1))
-        start = (0, size // 2, size // 4)[run]
+        start = (0, size // 2)[run]
         index = torch.arange(size)
         line = (index >= start) & (index < start + part)
         mask = mask & line.view(-1, *[1] * (len(shape) - 1 - dim))
@@ -280,7 +324,9 @@ def _block(shape: torch.Size, run: int) -> Tensor:
 
 def noisy(tensor: Tensor, mask: Tensor, change: Change) -> Tensor:
     generator = torch.Generator().manual_seed(change.run)
-    noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+    # Far from 0 everywhere: what is small could pass for rounding.
+    noise = 1 + torch.rand(tensor.shape, generator=generator)
+    noise = (noise * torch.randn(tensor.shape, generator=generator).sign()).to(tensor)
     size = tensor.detach().abs().mean().clamp_min(1e-3)
     return tensor + noise * size * mask
 

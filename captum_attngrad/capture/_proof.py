@@ -16,8 +16,9 @@ from captum_attngrad.capture._weighing import Role, Tile
 from captum_attngrad.capture.keys import KeyStatus
 
 # Differences that are rounding, relative to the largest number of their entry.
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}
-_ROUNDING_HALF = 1e-2
+# Mixtures of experts multiply other matrices when the tokens of one example change.
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+_ROUNDING_HALF = 2e-2
 
 
 class NotProvedError(Exception):
@@ -55,18 +56,19 @@ def evidence(tiles: list[Tile], before: Seen, after: Sequence[Seen]) -> Evidence
     """Compare the runs with changes to the one without."""
     rest = [tile for tile in tiles if tile.role is not Role.KEYS]
     assert before.rows is not None
+    half = before.half
     rows = []
     for run, seen in enumerate(after):
         assert seen.rows is not None
         which = [run, -1]
-        rows.append(_differ(before.rows[..., which, :], seen.rows[..., which, :]))
+        rows.append(_differ(before.rows[..., which, :], seen.rows[..., which, :], half))
     shape = [tile.size for tile in rest]
     flags = torch.stack(rows).reshape(len(after), *shape, 2)
     merged: dict[Any, Merged] = {}
     fused = not tiles[0].stride
     for i, (use, base) in enumerate(before.values):
         parts = [seen.values[i][1] for seen in after]
-        changed = torch.stack([_differ(base, part) for part in parts])
+        changed = torch.stack([_differ(base, part, half) for part in parts])
         if fused or use is None:
             lead = [t.size for t in rest if t.role is not Role.OWN]
             changed = changed.reshape(len(after), *lead, 1, base.shape[-2])
@@ -90,11 +92,11 @@ def evidence(tiles: list[Tile], before: Seen, after: Sequence[Seen]) -> Evidence
     return Evidence(tiles, flags, values, not same)
 
 
-def _differ(one: Tensor, two: Tensor) -> Tensor:
+def _differ(one: Tensor, two: Tensor, half: bool) -> Tensor:
     """Which entries have changed, by any of the numbers in the last dimension."""
     if one.shape != two.shape:
         raise NotProvedError("the model works on other sizes when tokens change")
-    tolerance = _ROUNDING.get(one.dtype, _ROUNDING_HALF)
+    tolerance = _ROUNDING_HALF if half else _ROUNDING[one.dtype]
     one, two = (torch.nan_to_num(t.double()) for t in (one, two))
     size = torch.maximum(one.abs(), two.abs()).amax(dim=-2, keepdim=True)
     return ((one - two).abs() > tolerance * size).any(dim=-1)
@@ -221,8 +223,8 @@ def _varies(found: Evidence, at: int) -> bool:
 def key_flags(
     found: Evidence, layout: Layout, changes: Sequence[Change], batch: int
 ) -> tuple[Tensor, bool]:
-    """``(runs, keys)``: which keys changed with the changed examples; and whether the
-    heads of one example have different keys."""
+    """``(runs, batch, keys)``: which keys of the changed examples changed; and whether
+    the heads of one example have different keys."""
     rest = [i for i, tile in enumerate(found.tiles) if tile.role is not Role.KEYS]
     kept = [n for n, i in enumerate(rest) if i in layout.lead]
     gone = [n for n in range(len(rest)) if n not in kept]
@@ -240,35 +242,48 @@ def key_flags(
     alive = heads.any(dim=-1, keepdim=True).any(dim=0, keepdim=True)
     differ = alive & (heads != heads.any(dim=2, keepdim=True))
     apart = found.mixed_uses or bool(differ.any())
-    return heads.any(dim=2).any(dim=1), apart
+    return heads.any(dim=2), apart
 
 
-def key_status(flags: Tensor, changes: Sequence[Change], integers: bool) -> KeyStatus:
-    """What keys stand for, from the runs in which they changed."""
+def key_status(
+    flags: Tensor,
+    alive: Sequence[Tensor | None],
+    tokens: Sequence[Tensor],
+    integers: bool,
+) -> KeyStatus:
+    """What keys stand for, from the runs in which they changed.
+
+    Args:
+        flags (Tensor): booleans ``(runs, batch, keys)``.
+        alive (sequence of Tensor or None): for each of ``tokens`` the keys that change
+            when all of them do, booleans ``(batch, keys)``. (Those of padding may not,
+            nor those of image tokens.) None: all keys
+        tokens (sequence of Tensor): of each sequence that the keys depend on, which
+            tokens were changed, ``(runs, batch, length)``.
+        integers (bool): they depend on token ids.
+    """
     if not bool(flags.any()):
         return KeyStatus.CONSTANT
-    keys = flags.shape[1]
-    same_length = False
-    for j, positions in enumerate(changes[0].positions):
-        if positions is None:
-            continue
-        expected = torch.stack([_not_none(c.positions[j]) for c in changes])
-        length = expected.shape[1]
-        for first in range(keys - length + 1):
-            window = flags[:, first : first + length]
-            outside = int(flags.sum()) - int(window.sum())
-            if torch.equal(window, expected) and not outside:
+    keys = flags.shape[2]
+    mixed = as_many = False
+    for expected, changing in zip(tokens, alive, strict=True):
+        length = expected.shape[2]
+        # There may be further keys at one end: a prefix, or a learned key.
+        for first in {0, keys - length} if length <= keys else set():
+            window = flags[..., first : first + length]
+            if int(flags.sum()) > int(window.sum()):
+                continue
+            here = None if changing is None else changing[:, first : first + length]
+            if torch.equal(window, expected if here is None else expected & here):
                 return KeyStatus.TOKENS
         if length == keys:
-            same_length = True
-            if bool((flags | ~expected).all()):
-                return KeyStatus.MIXED
-    return KeyStatus.OTHER if integers or same_length else KeyStatus.FEATURES
-
-
-def _not_none(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor
+            missing = expected & ~flags
+            missing = missing if changing is None else missing & changing
+            mixed = mixed or not bool(missing.any())
+            as_many = True
+    if mixed:
+        return KeyStatus.MIXED
+    return KeyStatus.OTHER if integers or as_many else KeyStatus.FEATURES
 
 
 def same_keys(one: Tensor, two: Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from captum_attngrad.capture._axes import Axes, Axis
 
-_MIXTURES = 4
+_MIXTURES = 8
 
 
 class Role(Enum):

@@ -227,6 +227,7 @@ class Recorder:
         self.layers = list(layers)
         self.model = model
         self._lazy = lazy_graph
+        self._silent = intervention is not None and intervention.silent
         self.graph = LazyGraph(lazy_graph)
         self._options: dict[str, Any] = {
             "value_gradients": value_gradients,
@@ -251,7 +252,7 @@ class Recorder:
             with registration:
                 self._hook_all(modules, around=fused)
             undo.callback(self._forget_thread)
-            if fused or self._lazy:
+            if fused or self._lazy or self._silent:
                 self._state.stays_on = True
                 self._own_mode().switch_on()
             self._undo = undo.pop_all()

@@ -1,0 +1,112 @@
+"""More architectures against their softmaxes, in sizes that differ and that coincide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_attngrad import AttentionGradient, LayerAttentionGradient
+
+pytest.importorskip("transformers")
+
+from tests.architectures import reference
+from tests.architectures.cases import Case
+from tests.architectures.cases_seq2seq import SEQ2SEQ_CASES
+from tests.architectures.cases_text import TEXT
+from tests.architectures.cases_vision import VISION
+from tests.architectures.softmaxes import softmax_weights
+
+reference.register()
+# Refused: chunks that overlap are put together by operations that cannot be followed
+# (Longformer, LED), or one layer attends to two kinds of keys (PatchTST over channels).
+REFUSED = ("Longformer", "LED", "PatchTST, channels")
+# Without a reference: hashed buckets, a backbone without fused attention, rows that the
+# model masks throughout and weighs all the same.
+UNCHECKED = ("Reformer", "DETR", "Deformable DETR", "LongT5, local", "Funnel, pooled")
+EVERY = [*TEXT, *SEQ2SEQ_CASES, *VISION]
+CASES = [case for case in EVERY if case.name not in (*REFUSED, *UNCHECKED)]
+Pair = tuple[Tensor, Tensor]  # weights and their gradient
+
+
+def truth(
+    case: Case, group: str, implementation: str, arguments: Any, dtype: torch.dtype
+) -> list[Pair]:
+    batch = len(arguments[0])
+    if case.interface and implementation != "eager":
+        run = case.build(reference.NAME, dtype)
+        found = reference.materialised(run.model, lambda: run(*arguments)[:, 1])
+        names = {m: n for n, m in run.model.named_modules()}
+        return [
+            (
+                case.arrange(c.weights.detach(), batch),
+                case.arrange(c.gradient * c.allowed, batch),
+            )
+            for module in run.modules_of(group)
+            for c in found[names[module]]
+        ]
+    run = case.build("eager", dtype)
+    pairs = softmax_weights(run.modules_of(group), lambda: run(*arguments)[:, 1])
+    return [(case.arrange(w, batch), case.arrange(g, batch)) for w, g in pairs]
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    size = expected.abs().max().clamp_min(1e-12)
+    torch.testing.assert_close(
+        found / size, (expected / size).to(found), rtol=tolerance, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("sizes", ["different", "coinciding", "one example"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_exact(case: Case, sizes: str) -> None:
+    batch = {"different": 3, "coinciding": case.coincide, "one example": 1}[sizes]
+    implementation = case.implementations[sizes == "coinciding" and -1]
+    eager32 = case.float32 and implementation == "eager"
+    dtype = torch.float32 if eager32 else torch.float64
+    tolerance = 1e-5 if eager32 or (case.float32 and not case.interface) else 1e-9
+    run = case.build(implementation, dtype)
+    length = case.coincide if sizes == "coinciding" else None
+    arguments = case.arguments(batch, dtype, length)
+    for group in case.layers:
+        modules = run.modules_of(group)
+        pairs = truth(case, group, implementation, arguments, dtype)
+        method = LayerAttentionGradient(run, modules)
+        maps, weights = method.attribute(arguments, 1, return_attention=True)
+        expected = iter(pairs)
+        total = torch.zeros(())
+        for found, attention in zip(maps, weights, strict=True):
+            first = 0
+            while first < found.shape[2]:
+                weight, gradient = (t[..., : found.shape[3]] for t in next(expected))
+                rows = slice(first, first + weight.shape[2])
+                close(attention[:, :, rows], weight, tolerance)
+                # Forbidden pairs have a weight of 0.
+                gradient = torch.where(weight == 0, 0, gradient)
+                part = found[:, :, rows]
+                close(torch.where(weight == 0, 0, part), gradient, tolerance)
+                total = total + gradient.sum((1, 2))
+                first += weight.shape[2]
+        assert next(expected, None) is None
+        if case.sums:
+            scores = AttentionGradient(run, modules).attribute(arguments, 1)
+            close(scores[0], total, tolerance)
+        else:
+            with pytest.raises(ValueError, match=r"no score for each token|different"):
+                AttentionGradient(run, modules).attribute(arguments, 1)
+
+
+@pytest.mark.parametrize("case", [c for c in EVERY if c.name in REFUSED], ids=str)
+def test_refused(case: Case) -> None:
+    run = case.build(case.implementations[-1])
+    arguments = case.arguments(2)
+    for group in case.layers:
+        modules = run.modules_of(group)
+        if group in ("decoder", "cross"):
+            continue
+        with pytest.raises(
+            ValueError, match=r"No attention was found|different keys|each token"
+        ):
+            AttentionGradient(run, modules).attribute(arguments, 1)
