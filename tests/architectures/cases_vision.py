@@ -109,6 +109,7 @@ VISION = (
         },
         {"pixel_values": (3, 16, 16)},
         {"": "APART"},
+        implementations=("eager",),
         sums=False,
         arrange=folded,
     ),
@@ -146,9 +147,7 @@ VISION = (
             "ffn_dim": 20,
             "channel_attention": True,
         },
-        {
-            "channels": r"encoder\.layers\.\d\.channel_self_attn|encoder\.layers\.\d\.self_attn"
-        },
+        {"channels": r"encoder\.layers\.\d\.(channel_self_attn|self_attn)"},
         {"past_values": (12, 3)},
         {"": "APART"},
         sums=False,
@@ -327,6 +326,7 @@ VISION = (
         {"text": _MODEL, "vision": _TOWER},
         {"input_ids": with_image(4), "pixel_values": (3, 8, 8)},
         {"text": "MIXED", "vision": "FEATURES"},
+        implementations=("eager",),
         float32=True,
     ),
     Case(

@@ -1,4 +1,4 @@
-"""More architectures against their softmaxes, in sizes that differ and that coincide."""
+"""More architectures against their softmaxes; sizes differ, coincide, or are one."""
 
 from __future__ import annotations
 
