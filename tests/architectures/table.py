@@ -7,6 +7,7 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ class _Row:
     remark: str = ""
     errors: dict[torch.dtype, float] = field(default_factory=dict)
     comparisons: int = 0
+    proved_by: set[str] = field(default_factory=set)
 
 
 class Table:
@@ -54,6 +56,21 @@ class Table:
         row.comparisons += 1
         row.errors[got.dtype] = max(error, row.errors.get(got.dtype, 0.0))
 
+    def proved(
+        self,
+        architecture: str,
+        implementation: str,
+        method: Any,
+        inputs: Any,
+        additional: Any = None,
+        *,
+        library: str = "transformers",
+    ) -> None:
+        """Note how the layouts of a method's attention calls are known."""
+        record = method._record_forward(inputs, additional)
+        row = self._rows.setdefault((library, architecture, implementation), _Row())
+        row.proved_by |= {call.keys_are.proved_by for call in record}
+
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
@@ -72,11 +89,12 @@ class Table:
             "(plain, multiplied by the attention, centred, and both; sums over the",
             "queries and single query rows; with and without padding) were compared",
             "with plain autograd on attention weights that were kept in memory. The",
-            "largest difference, relative to the largest entry:",
+            "largest difference, relative to the largest entry. 'Proved by' is how it is",
+            "known which number belongs to which example, head, query and key:",
             "",
             "| library | architecture | attention | layers | float64 | float32 "
-            "| comparisons | remark |",
-            "|---|---|---|---|---|---|---|---|",
+            "| comparisons | proved by | remark |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for (library, architecture, implementation), row in self._rows.items():
             lines.append(
@@ -84,9 +102,25 @@ class Table:
                 f"| {', '.join(sorted(row.layers))} "
                 f"| {_bound(row.errors.get(torch.float64))} "
                 f"| {_bound(row.errors.get(torch.float32))} "
-                f"| {row.comparisons} | {row.remark} |"
+                f"| {row.comparisons} | {', '.join(sorted(row.proved_by)) or '–'} "
+                f"| {row.remark} |"
             )
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *_REFUSED]) + "\n"
+
+
+_REFUSED = """
+Refused, with an error that names the layer:
+
+- Longformer and LED: overlapping chunks of weights are put together by operations that
+  cannot be followed.
+- Swin, SAM's windows, TimeSformer, LongT5's local attention, PatchTST: windows, frames,
+  blocks or channels have keys of their own, so there is no score for each token.
+  `LayerAttentionGradient` returns their maps, which are exact (PatchTST's over channels
+  are refused as well).
+- BART's classifier and other encoder-decoders with `layer=None`: encoder and decoder
+  attend to different keys. The error lists them; choose one with `layer=[...]`.
+- Funnel and Perceiver with `layer=None`: pooled or latent keys.
+""".splitlines()
 
 
 def _bound(error: float | None) -> str:

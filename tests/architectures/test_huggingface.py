@@ -109,6 +109,9 @@ def test_exact(family: Family, implementation: str, padded: bool, table: Table) 
             maps, attention = layer_method.attribute(
                 inputs, TARGET, tuple(additional), return_attention=True
             )
+            table.proved(
+                family.name, implementation, layer_method, inputs, tuple(additional)
+            )
             for got, want in zip(maps, expected, strict=True):
                 check(got, want)
             for got, module in zip(attention, calls, strict=True):

@@ -203,6 +203,7 @@ def check(
             total = sum(pairs.sum(dim=1) for pairs in expected)
             method = AttentionGradient(run, modules, **options)
             compare(method.attribute(inputs, 1, additional), total.sum(dim=1))
+            table.proved(family.name, kernel, method, inputs, additional)
             for query in (1, torch.tensor([2, 1, 3])):
                 got = method.attribute(inputs, 1, additional, query=query)
                 compare(got, total[torch.arange(EXAMPLES), query])

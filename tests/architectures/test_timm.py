@@ -81,4 +81,11 @@ def test_exact(fused: bool, table: Table) -> None:
         total = sum(pairs.sum(1) for pairs in expected)
         method = AttentionGradient(model, **options)
         check(method.attribute(images, 1), total.sum(1))
+        table.proved(
+            "VisionTransformer",
+            "sdpa" if fused else "written out",
+            method,
+            images,
+            library="timm",
+        )
         check(method.attribute(images, 1, query=0), total[:, 0])

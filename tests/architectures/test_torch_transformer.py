@@ -229,6 +229,14 @@ def test_exact(
                 row = method.attribute(source, 1, (target, padding), query=-1)
                 layer_method = LayerAttentionGradient(model, modules, **options)
                 maps = layer_method.attribute(source, 1, (target, padding))
+                table.proved(
+                    f"nn.Transformer{'' if kind is Sequence2Sequence else 'Encoder'}",
+                    "nn.MultiheadAttention",
+                    layer_method,
+                    source,
+                    (target, padding),
+                    library="torch",
+                )
             total = sum(pairs.sum(dim=1) for pairs in expected)
             check(scores, total.sum(dim=1))
             if total[:, -1].any():  # padding is not read out

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 CHANNELS = 2
 WIDTH = 3
@@ -95,3 +97,24 @@ def truth(model: nn.Module, x: Tensor, target: int = 0) -> list[Truth]:
         Truth(canonical(weights.detach()), canonical(gradient))
         for (weights, canonical), gradient in zip(retained, gradients, strict=True)
     ]
+
+
+class _Seeing(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.names.append(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+def skip_if_indexing_is_unseen() -> None:
+    """Torch 2.3 does not show ``tensor[0]`` and ``tensor[0] = x`` to function modes."""
+    tensor = torch.zeros(2, 2)
+    with _Seeing() as seeing:
+        tensor[0] = tensor[1]
+    if "__setitem__" not in seeing.names:
+        pytest.skip(f"torch {torch.__version__} does not show indexing")

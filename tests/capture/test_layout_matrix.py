@@ -25,6 +25,7 @@ from tests.capture.layouts import (
     Attention,
     Sizes,
     attention,
+    skip_if_indexing_is_unseen,
     truth,
 )
 
@@ -138,6 +139,8 @@ def test_any_sizes(order: str, weigh: Weigh, sizes: Sizes) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_every_way_of_writing(name: str) -> None:
+    if name in ("heads_loop_dimless", "examples_loop"):
+        skip_if_indexing_is_unseen()
     for sizes in SIZES:
         check(EXACT[name], sizes)
 

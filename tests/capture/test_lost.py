@@ -15,7 +15,15 @@ from captum_attngrad import (
     find_attention_layers,
 )
 from tests.capture.forms import LOST, same, scores
-from tests.capture.layouts import CLASSES, WIDTH, Attention, Sizes, attention, truth
+from tests.capture.layouts import (
+    CLASSES,
+    WIDTH,
+    Attention,
+    Sizes,
+    attention,
+    skip_if_indexing_is_unseen,
+    truth,
+)
 
 SIZES = Sizes(2, 2, 3, 3)
 
@@ -37,6 +45,8 @@ def plain(m: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", LOST)
 def test_lost_attention_is_reported(name: str) -> None:
+    if name == "setitem":
+        skip_if_indexing_is_unseen()
     seen, x = attention(SIZES, plain)
     lost, _ = attention(SIZES, LOST[name])
     model = AfterAttention(seen, lost)
