@@ -89,8 +89,8 @@ class Table:
             "(plain, multiplied by the attention, centred, and both; sums over the",
             "queries and single query rows; with and without padding) were compared",
             "with plain autograd on attention weights that were kept in memory. The",
-            "largest difference, relative to the largest entry. 'Proved by' is how it is",
-            "known which number belongs to which example, head, query and key:",
+            "largest difference, relative to the largest entry. 'Proved by' is how it",
+            "is known which number belongs to which example, head, query and key:",
             "",
             "| library | architecture | attention | layers | float64 | float32 "
             "| comparisons | proved by | remark |",
