@@ -7,14 +7,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr._queries import Query, check_mask, rows_of_examples
+from captum_attngrad.attr._heads import grouped
+from captum_attngrad.attr._queries import (
+    Query,
+    check_keys,
+    check_mask,
+    rows_of_examples,
+)
 from captum_attngrad.attr._reductions import zeros
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord
 
 
 def check_sequence(record: AttentionRecord, method: str) -> None:
-    """All calls are self-attention, as far as their lengths show, of one sequence."""
+    """All calls are self-attention of one sequence: their lengths agree, and their keys
+    stand for the same tokens."""
     first = record[0]
     for call in record:
         if call.query_length != call.key_length:
@@ -31,6 +38,7 @@ def check_sequence(record: AttentionRecord, method: str) -> None:
                 f"layer {call.layer!r} {call.key_length}. Choose layers of one of them "
                 "with layer=[...]."
             )
+    check_keys(grouped(record))
 
 
 def with_query(

@@ -8,12 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_attngrad import AttentionGradient, LayerAttentionGradient
+from captum_attngrad import (
+    AttentionGradient,
+    AttentionRelevance,
+    AttentionRollout,
+    LayerAttentionGradient,
+)
 
 pytest.importorskip("transformers")
 
 from tests.architectures import reference
-from tests.architectures.cases import Case
+from tests.architectures.cases import SEQ2SEQ, Case
 from tests.architectures.cases_seq2seq import SEQ2SEQ_CASES
 from tests.architectures.cases_text import TEXT
 from tests.architectures.cases_vision import VISION
@@ -117,3 +122,18 @@ def test_refused(case: Case) -> None:
             ValueError, match=r"No attention was found|different keys|each token"
         ):
             AttentionGradient(run, modules).attribute(arguments, 1)
+
+
+@pytest.mark.parametrize("length", [7, 3])
+def test_layers_whose_tokens_differ_are_never_combined(length: int) -> None:
+    """BART's decoder reads the text shifted by one."""
+    from transformers import BartConfig, BartForSequenceClassification
+
+    model = BartForSequenceClassification(BartConfig(**SEQ2SEQ)).eval()
+    ids = torch.randint(4, 40, (3, length))
+    ids[:, -1] = 2  # the classifier reads the end token
+    for method in (AttentionGradient, AttentionRollout, AttentionRelevance):
+        with pytest.raises(ValueError, match=r"different keys|not the tokens"):
+            method(model).attribute(ids, 1)
+    encoder = list(model.model.encoder.layers)
+    assert AttentionGradient(model, encoder).attribute(ids, 1).shape == ids.shape
