@@ -37,6 +37,7 @@ from captum_attngrad.attr._target import (
 from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture._layout import ExampleDimension
 from captum_attngrad.capture._layouts import example_dimension, layouts_of
+from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.find import find_attention_layers
 from captum_attngrad.capture.recorder import AttentionRecord, Recorder
@@ -92,7 +93,7 @@ class AttentionAttribution(LayerAttribution):
         with self._running(inputs, additional_forward_args) as (layers, arguments):
             recorder = self._recorder(layers)
             with torch.no_grad(), recorder:
-                uncompiled(self.forward_func)(*arguments)
+                uncompiled(self.forward_func)(*map(without_writes, arguments))
             return self._finished(recorder, layers, arguments)
 
     @contextlib.contextmanager
@@ -159,7 +160,7 @@ class AttentionAttribution(LayerAttribution):
             # The model itself is laid out as its replicas are.
             recorder = self._recorder(layers)
             with torch.no_grad(), without_replicas(forward_func), recorder:
-                forward_func(*arguments)
+                forward_func(*map(without_writes, arguments))
             parts = recorder.finish(self._device_ids()).parts
             if len(parts) > 1:
                 raise NotImplementedError(
@@ -314,7 +315,8 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
         """Some output depends on some attention."""
         recorder = self._recorder(layers)
         with recorder:
-            output = output_tensor(uncompiled(self.forward_func)(*arguments))
+            given = map(without_writes, arguments)
+            output = output_tensor(uncompiled(self.forward_func)(*given))
         record = recorder.finish()
         record.compute_gradients(output.sum())
         self._check_some_on_path(record)
@@ -352,7 +354,8 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
     ) -> Tensor:
         """Run the model: the score that is explained, one for each example."""
         with recorder:
-            output = output_tensor(uncompiled(self.forward_func)(*arguments))
+            given = map(without_writes, arguments)
+            output = output_tensor(uncompiled(self.forward_func)(*given))
         if self._loss_func is None:
             return target_scores(output, target, len(arguments[0]))
         return loss_scores(output, target, self._loss_func, len(arguments[0]))

@@ -29,6 +29,7 @@ from captum_attngrad.attr._queries import check_keys
 from captum_attngrad.attr._running import uncompiled
 from captum_attngrad.attr._target import output_tensor
 from captum_attngrad.attr._whole import checked_batch_size
+from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.recorder import AttentionRecord, Recorder
 
 
@@ -87,7 +88,8 @@ class PerOutputAttribution(AttentionGradientAttribution):
             recorder = self._recorder(modules, lazy=lazy, backward_passes=True)
             switch, parts = Switch(), OutputParts(outputs)
             with OwnPositions(switch, outputs), parts, recorder:
-                output = output_tensor(uncompiled(self.forward_func)(*arguments))
+                given = map(without_writes, arguments)
+                output = output_tensor(uncompiled(self.forward_func)(*given))
             return recorder, output, Seen(switch, parts.found)
 
         return lazily(forward)

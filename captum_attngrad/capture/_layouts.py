@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import Module
 
 from captum_attngrad.capture._axes import axes_of
 from captum_attngrad.capture._layout import ExampleDimension, Layout, only_layout
@@ -111,9 +114,24 @@ def layouts_of(
     key = tuple(_signature(call, inputs) for call in calls), batch > 1
     known = memory.recall(owner, key, calls, batch)
     if known is None:
-        known = _find(calls, batch, run, inputs, others, conventional)
+        with _same_buffers(owner):
+            known = _find(calls, batch, run, inputs, others, conventional)
         memory.keep(owner, key, known)
     return known
+
+
+@contextlib.contextmanager
+def _same_buffers(owner: Any) -> Iterator[None]:
+    """Statistics that a model keeps (in training mode, say) stay as they are."""
+    buffers = list(owner.buffers()) if isinstance(owner, Module) else []
+    before = [(buffer, buffer.detach().clone()) for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, values in before:
+            if not torch.equal(buffer, values):
+                # Past autograd, whose graph of the explained pass may hold it.
+                buffer.data.copy_(values)
 
 
 def _signature(call: AttentionCall, inputs: tuple[Any, ...]) -> Any:

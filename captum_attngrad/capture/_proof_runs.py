@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -34,6 +33,7 @@ from captum_attngrad.capture._proof import (
     proved_layout,
     same_keys,
 )
+from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import Keys, KeyStatus
 
@@ -257,12 +257,7 @@ def _has_numbers(value: Any) -> bool:
 def _copied(argument: Any) -> Any:
     if isinstance(argument, Tensor):
         return argument.clone() if is_integer(argument) else argument
-    if argument is None or isinstance(argument, (bool, int, float, str)):
-        return argument
-    try:
-        return copy.deepcopy(argument)
-    except Exception:
-        return argument
+    return without_writes(argument)
 
 
 @contextlib.contextmanager

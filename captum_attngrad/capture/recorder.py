@@ -27,6 +27,7 @@ from captum_attngrad.capture._modules import (
     named_modules,
 )
 from captum_attngrad.capture._threads import Hook, Owner, registration
+from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 
 
@@ -390,7 +391,11 @@ class Recorder:
         # the keyword arguments.
         if self.called_with is None and self._owner.runs(module):
             (kwargs,) = more
-            self.called_with = (tuple(args), dict(kwargs))
+            # As they were before the model wrote to them.
+            self.called_with = (
+                tuple(map(without_writes, args)),
+                {name: without_writes(value) for name, value in kwargs.items()},
+            )
 
 
 def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRecord:
@@ -409,14 +414,19 @@ def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRe
     if examples is None:
         examples = 1 if first is None else len(given[first])
     model, layers = recorder.model, recorder.layers
-    others = {name: value for name, value in given.items() if name != first}
+    numbers = [
+        name
+        for name, value in given.items()
+        if name != first and _holds_examples(name, value, examples)
+    ]
+    others = {n: v for n, v in given.items() if n != first and n not in numbers}
 
     def run(arguments: tuple[Any, ...], intervention: Intervention) -> None:
-        names = [first, *others]
+        names = [first, *numbers, *others]
         named = dict(zip(names, arguments, strict=True))
         if turned:
             named[first] = arguments[0].transpose(0, 1)
-        for name, value in others.items():
+        for name, value in given.items():
             if value is given[first]:  # self-attention called as module(x, x, x)
                 named[name] = named[first]
         again = Recorder(
@@ -430,10 +440,11 @@ def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRe
             )
 
     inputs: tuple[Any, ...] = () if first is None else (given[first],)
+    inputs += tuple(given[name] for name in numbers)
     # Only with batch_size is it known that the examples are in the second dimension.
     turned = bool(inputs) and len(inputs[0]) != examples
     if turned and inputs[0].shape[1:2] == (examples,):
-        inputs = (inputs[0].transpose(0, 1),)
+        inputs = (inputs[0].transpose(0, 1), *inputs[1:])
     verdicts = layouts_of(
         calls,
         model,
@@ -445,6 +456,14 @@ def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRe
     )
     record.arrange(verdicts)
     return record
+
+
+def _holds_examples(name: Any, value: Any, examples: int) -> bool:
+    """Whether an argument is an input of numbers, such as images, and no mask."""
+    floats = isinstance(value, Tensor) and value.is_floating_point()
+    if not floats or value.dim() < 3 or len(value) != examples or "mask" in str(name):
+        return False
+    return bool(value.isfinite().all()) and bool((value > 0).any())
 
 
 def _replica_order(
