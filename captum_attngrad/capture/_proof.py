@@ -98,7 +98,8 @@ def _differ(one: Tensor, two: Tensor, half: bool) -> Tensor:
         raise NotProvedError("the model works on other sizes when tokens change")
     tolerance = _ROUNDING_HALF if half else _ROUNDING[one.dtype]
     one, two = (torch.nan_to_num(t.double()) for t in (one, two))
-    size = torch.maximum(one.abs(), two.abs()).amax(dim=-2, keepdim=True)
+    # One mixture alone may be small by cancellation, which makes its rounding large.
+    size = torch.maximum(one.abs(), two.abs()).amax(dim=(-2, -1), keepdim=True)
     return ((one - two).abs() > tolerance * size).any(dim=-1)
 
 

@@ -42,6 +42,27 @@ def test_rounding_refutes_nothing(name: str, dtype: torch.dtype) -> None:
         assert statuses(run, _CASES[name].arguments(batch, dtype, 24)) <= set(_PLAIN)
 
 
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_rounding_that_cancellation_enlarges(implementation: str) -> None:
+    """Rounding of 1e-7 was 1e-4 of one mixture that happened to be small."""
+    arguments = {
+        "vocab_size": 99,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_local_experts": 4,
+        "attn_implementation": implementation,
+        "pad_token_id": 0,
+    }
+    for seed in range(8):
+        torch.manual_seed(seed)
+        config = transformers.MixtralConfig(**arguments)
+        model = transformers.MixtralForSequenceClassification(config).eval()
+        assert statuses(model, torch.randint(1, 99, (3, 9))) <= set(_PLAIN)
+
+
 @pytest.mark.parametrize("name", ["BERT", "RoBERTa", "DeBERTa-v2", "GPT-2", "Llama"])
 def test_padding(name: str) -> None:
     family = next(f for f in FAMILIES if f.name == name)
