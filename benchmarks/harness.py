@@ -27,9 +27,9 @@ from torch import Tensor
 from benchmarks.__main__ import write
 from benchmarks.loops import METHODS, METRICS, Loops
 from captum_attngrad.cli.models import MIN_ABS_RATING, load_model
-from captum_attngrad.compare import Method, compare
-from captum_attngrad.compare.registry import resolve_methods
 from captum_attngrad.datasets import MovieReviewSnippets
+from captum_attngrad.evaluation import Method, compare
+from captum_attngrad.evaluation.registry import resolve_methods
 from captum_attngrad.text import TextModel
 
 BEGIN, END = "<!-- harness: begin -->", "<!-- harness: end -->"

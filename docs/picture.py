@@ -11,13 +11,8 @@ import sys
 
 import torch
 
-from captum_attngrad import (
-    AttentionGradient,
-    save_html,
-    text_html,
-    text_records,
-    trained_lstm,
-)
+from captum_attngrad import AttentionGradient, save_html, text_html, text_records
+from captum_attngrad.models import trained_lstm
 
 SENTENCES = {
     "The acting is wonderful, but the plot is a tired mess.": "negative",

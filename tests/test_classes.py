@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from captum_attngrad._classes import check_labels, check_seed
-from captum_attngrad.compare import compare
+from captum_attngrad.evaluation import compare
 from captum_attngrad.metrics import (
     ParameterRandomization,
     comprehensiveness,
@@ -19,7 +19,7 @@ from captum_attngrad.metrics import (
 from captum_attngrad.models import AttentionLSTMClassifier, trained_lstm
 from captum_attngrad.text import TextModel, WordTokenizer
 from captum_attngrad.visualization import text_records
-from tests.compare.planted import planted_text_model
+from tests.evaluation.planted import planted_text_model
 from tests.text.test_text_model import bert_text_model, lstm_text_model
 
 TEXTS = ["good film", "bad plot"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_attngrad import PronouncingDictionary, trained_g2p
-from captum_attngrad.models import TrainedG2P
+from captum_attngrad.datasets import PronouncingDictionary
+from captum_attngrad.models import TrainedG2P, trained_g2p
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))

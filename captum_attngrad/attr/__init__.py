@@ -1,21 +1,23 @@
 """Attributions built on attention weights and their gradients."""
 
-from captum_attngrad.attr._generation import GeneratedExplanation
-from captum_attngrad.attr.attention_deep_lift import AttentionDeepLift
 from captum_attngrad.attr.attention_gradient import AttentionGradient
-from captum_attngrad.attr.attention_relevance import AttentionRelevance
-from captum_attngrad.attr.attention_rollout import AttentionRollout
 from captum_attngrad.attr.attention_weights import AttentionWeights
-from captum_attngrad.attr.integrated_attention_gradient import (
+from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
+from captum_attngrad.attr.llm.llm_attention_gradient import LLMAttentionGradient
+from captum_attngrad.attr.path.attention_deep_lift import AttentionDeepLift
+from captum_attngrad.attr.path.integrated_attention_gradient import (
     IntegratedAttentionGradient,
 )
-from captum_attngrad.attr.joint_integrated_gradients import (
+from captum_attngrad.attr.path.joint_integrated_gradients import (
     JointIntegratedGradients,
     log_odds,
 )
-from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
-from captum_attngrad.attr.llm_attention_gradient import LLMAttentionGradient
-from captum_attngrad.attr.sequence_attention_gradient import SequenceAttentionGradient
+from captum_attngrad.attr.propagation.attention_relevance import AttentionRelevance
+from captum_attngrad.attr.propagation.attention_rollout import AttentionRollout
+from captum_attngrad.attr.sequence._generation import GeneratedExplanation
+from captum_attngrad.attr.sequence.sequence_attention_gradient import (
+    SequenceAttentionGradient,
+)
 
 __all__ = [
     "AttentionDeepLift",

@@ -11,17 +11,17 @@ from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import AttentionGradientAttribution, Inputs
-from captum_attngrad.attr._heads import Heads, grouped, heads_of_layers, select
-from captum_attngrad.attr._queries import (
+from captum_attngrad.attr._core.base import AttentionGradientAttribution, Inputs
+from captum_attngrad.attr._core.heads import Heads, grouped, heads_of_layers, select
+from captum_attngrad.attr._core.queries import (
     Query,
     check_keys,
     checked_query,
     join,
     sum_over_calls,
 )
-from captum_attngrad.attr._reductions import PairScores, zeros
-from captum_attngrad.attr._target import LossFunction
+from captum_attngrad.attr._core.reductions import PairScores, zeros
+from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.capture.calls import AttentionCall
 
 

@@ -11,17 +11,17 @@ from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import AttentionAttribution, Inputs
-from captum_attngrad.attr._heads import Heads, grouped, heads_of_layers, select
-from captum_attngrad.attr._products import transposed_attention
-from captum_attngrad.attr._queries import (
+from captum_attngrad.attr._core.base import AttentionAttribution, Inputs
+from captum_attngrad.attr._core.heads import Heads, grouped, heads_of_layers, select
+from captum_attngrad.attr._core.products import transposed_attention
+from captum_attngrad.attr._core.queries import (
     Query,
     check_keys,
     checked_query,
     join,
     sum_over_calls,
 )
-from captum_attngrad.attr._reductions import zeros
+from captum_attngrad.attr._core.reductions import zeros
 from captum_attngrad.capture.calls import AttentionCall
 
 

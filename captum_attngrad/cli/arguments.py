@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.compare import available_methods, available_metrics
-from captum_attngrad.compare.metric_names import default_metrics, resolve_metrics
-from captum_attngrad.compare.registry import Method, resolve_methods
+from captum_attngrad.evaluation import available_methods, available_metrics
+from captum_attngrad.evaluation.metric_names import default_metrics, resolve_metrics
+from captum_attngrad.evaluation.registry import Method, resolve_methods
 from captum_attngrad.metrics import Metric
 
 MODEL_HELP = (

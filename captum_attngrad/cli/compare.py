@@ -18,7 +18,7 @@ from captum_attngrad.cli.data import load_texts
 from captum_attngrad.cli.errors import UsageError
 from captum_attngrad.cli.models import check_known, check_runs, load_model
 from captum_attngrad.cli.output import check_folder, output_error, print_and_write
-from captum_attngrad.compare import compare
+from captum_attngrad.evaluation import compare
 from captum_attngrad.visualization.text import require_ipython
 
 _DESCRIPTION = """\

@@ -20,7 +20,7 @@ from captum_attngrad.cli.arguments import (
 from captum_attngrad.cli.data import load_texts
 from captum_attngrad.cli.models import load_model
 from captum_attngrad.cli.output import check_folder, print_and_write
-from captum_attngrad.compare import compare
+from captum_attngrad.evaluation import compare
 from captum_attngrad.visualization.text import require_ipython
 
 _DESCRIPTION = """\

@@ -21,7 +21,7 @@ from captum_attngrad.cli.classes import class_index
 from captum_attngrad.cli.errors import UsageError
 from captum_attngrad.cli.models import check_known, check_runs, load_model
 from captum_attngrad.cli.output import check_page, send_page
-from captum_attngrad.compare.evaluate import explain, reason
+from captum_attngrad.evaluation.evaluate import explain, reason
 from captum_attngrad.text import TextModel
 from captum_attngrad.text._texts import lone_surrogate
 from captum_attngrad.visualization import text_html, text_records

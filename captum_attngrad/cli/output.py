@@ -10,7 +10,7 @@ from captum_attngrad._files import (
     resolve_target,
 )
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.compare import Comparison
+from captum_attngrad.evaluation import Comparison
 from captum_attngrad.visualization import write_page
 from captum_attngrad.visualization.page import encoded
 

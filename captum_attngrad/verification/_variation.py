@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr._products import tiles
+from captum_attngrad.attr._core.products import tiles
 from captum_attngrad.capture._interventions import Attend, Intervention
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import AttentionCall, FusedCall

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._base import Inputs, repeated
-from captum_attngrad.attr._heads import grouped
+from captum_attngrad.attr._core.base import Inputs, repeated
+from captum_attngrad.attr._core.heads import grouped
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import KeyStatus

@@ -14,7 +14,7 @@ from captum_attngrad import (
     LayerAttentionGradient,
     find_attention_layers,
 )
-from captum_attngrad.attr.integrated_attention_gradient import (
+from captum_attngrad.attr.path.integrated_attention_gradient import (
     IntegratedAttentionGradient,
 )
 from tests.architectures.families import EXAMPLES, FAMILIES, Family, Run

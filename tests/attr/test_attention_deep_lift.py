@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from captum_attngrad import AttentionDeepLift, JointIntegratedGradients, log_odds
-from captum_attngrad.attr._secants import Secants
+from captum_attngrad.attr.path._multipliers import Secants
 from captum_attngrad.models import AttentionLSTMClassifier
 from tests.attr.encoder import close
 from tests.attr.surroundings import Replicated, state, unchanged

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_attngrad import AttentionRecord, capture_attention, find_attention_layers
+from captum_attngrad import capture_attention, find_attention_layers
+from captum_attngrad.capture import AttentionRecord
 from captum_attngrad.capture._masks import PairMask, forbidden_scores
 from tests.attr.models import SelfAttention, classifier, token_ids
 

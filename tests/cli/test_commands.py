@@ -8,7 +8,7 @@ import pytest
 
 from captum_attngrad.cli import main
 from captum_attngrad.cli.explain import marked_tokens
-from captum_attngrad.compare import Comparison
+from captum_attngrad.evaluation import Comparison
 from captum_attngrad.verification.verification import TOLERANCES
 
 TEXTS = ("a good film", "the unwatchable plot", "bad film", "a fine plot")

@@ -8,8 +8,8 @@ import torch
 
 from captum_attngrad.cli import main
 from captum_attngrad.cli.demo import METHODS, METRICS
-from captum_attngrad.compare.metric_names import resolve_metrics
-from captum_attngrad.compare.registry import resolve_methods
+from captum_attngrad.evaluation.metric_names import resolve_metrics
+from captum_attngrad.evaluation.registry import resolve_methods
 
 N_ROWS = 10_605
 GOOD = ("lovely", "moving", "warm", "witty")

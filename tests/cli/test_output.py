@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from captum_attngrad.compare import Comparison
-from captum_attngrad.compare import comparison as comparison_module
+from captum_attngrad.evaluation import Comparison
+from captum_attngrad.evaluation import comparison as comparison_module
 from tests.cli.conftest import Refused, status
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX has these files")

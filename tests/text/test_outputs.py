@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from captum_attngrad import log_odds
-from captum_attngrad.compare import compare
-from captum_attngrad.compare.registry import resolve_methods
+from captum_attngrad.evaluation import compare
+from captum_attngrad.evaluation.registry import resolve_methods
 from captum_attngrad.text import TextModel
 
 pytest.importorskip("transformers")

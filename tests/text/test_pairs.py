@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_attngrad.compare import available_methods, available_metrics, compare
-from captum_attngrad.compare.registry import resolve_methods
+from captum_attngrad.evaluation import available_methods, available_metrics, compare
+from captum_attngrad.evaluation.registry import resolve_methods
 from captum_attngrad.metrics import AttackDetection, Resilience
 from captum_attngrad.metrics.resilience import NeighbourSubstitution
 from captum_attngrad.metrics.token_attack import TokenAttack

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from captum_attngrad.compare.registry import available_methods, resolve_methods
+from captum_attngrad.evaluation.registry import available_methods, resolve_methods
 from captum_attngrad.models import AttentionLSTMClassifier
 from captum_attngrad.text import (
     TextModel,

@@ -17,7 +17,7 @@ import torch
 
 from captum_attngrad import text
 from captum_attngrad.attr import AttentionGradient
-from captum_attngrad.compare import compare
+from captum_attngrad.evaluation import compare
 from captum_attngrad.models import AttentionLSTMClassifier
 from captum_attngrad.text import TextModel, import_torchtext
 

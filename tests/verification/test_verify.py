@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_attngrad import Verification, verify
+from captum_attngrad import verify
 from captum_attngrad.capture.keys import KeyStatus
+from captum_attngrad.verification import Verification
 from tests.attr.encoder import Encoder, fused, written_out
 from tests.attr.surroundings import state, unchanged
 

@@ -1,0 +1,1 @@
+"""Running, recording, differentiating and reducing: what all attributions share."""

@@ -1,0 +1,1 @@
+"""Attributions along a path from no attention, or a baseline, to the input."""

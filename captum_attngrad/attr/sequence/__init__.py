@@ -1,0 +1,1 @@
+"""One explanation for each output of a sequence model."""
