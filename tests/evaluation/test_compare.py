@@ -11,9 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import captum_attngrad
-from captum_attngrad import compare as comparing
-from captum_attngrad import metrics as measuring
 from captum_attngrad.evaluation import (
     Comparison,
     Interval,
