@@ -76,16 +76,22 @@ def read_prompt(inp: str | InterpretableInput, tokenizer: TokenizerLike) -> Prom
 def _from_template(inp: TextTemplateInput, tokenizer: TokenizerLike) -> Prompt:
     text = inp.to_model_input()
     spans = _spans_of_values(inp, text)
-    ids = tokenizer.encode(text, return_tensors="pt")
-    offsets = _offsets(text, ids[0].tolist(), tokenizer)
+    # A chat template has put the special tokens there.
+    special = getattr(inp, "add_special_tokens", True)
+    ids = tokenizer.encode(text, return_tensors="pt", add_special_tokens=special)
+    offsets = _offsets(text, ids[0].tolist(), tokenizer, special)
     groups = list(range(len(spans))) if inp.mask is None else inp.formatted_mask
+    owner = [-1] * len(text)  # the feature of each character
+    for group, own in zip(groups, spans, strict=True):
+        for start, end in own:
+            owner[start:end] = [group] * (end - start)
     shares = torch.zeros(len(offsets), inp.n_itp_features, dtype=torch.float64)
     for i, (start, end) in enumerate(offsets):
         # The space that many tokens begin with belongs to nobody.
         inked = [c for c in range(start, end) if not text[c].isspace()]
         for c in inked or range(start, end):
-            for group, own in zip(groups, spans, strict=True):
-                shares[i, group] += any(a <= c < b for a, b in own)
+            if owner[c] >= 0:
+                shares[i, owner[c]] += 1
     total = shares.sum(dim=1, keepdim=True)
     return Prompt(inp, ids, shares / total.masked_fill(total == 0, 1))
 
@@ -114,11 +120,15 @@ def _spans_of_values(inp: TextTemplateInput, text: str) -> list[list[Span]]:
     return list(spans.values())
 
 
-def _offsets(text: str, ids: list[int], tokenizer: TokenizerLike) -> list[Span]:
+def _offsets(
+    text: str, ids: list[int], tokenizer: TokenizerLike, special: bool
+) -> list[Span]:
     """The characters that each token was made from."""
     name = type(tokenizer).__name__
     try:
-        encoded = tokenizer(text, return_offsets_mapping=True)
+        encoded = tokenizer(
+            text, return_offsets_mapping=True, add_special_tokens=special
+        )
     except (NotImplementedError, TypeError) as error:
         raise ValueError(
             f"{name} does not say which characters its tokens were made from "
