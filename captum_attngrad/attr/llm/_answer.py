@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from captum._utils.typing import TokenizerLike
@@ -17,69 +16,68 @@ from captum.attr._core.llm_attr import (
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.capture._threads import hooked
 
 
-class TokenLoss:
-    """Minus the score of each answer token, as a ``loss_func``.
+AttrTarget = Literal["logit", "log_odds", "log_prob", "prob"]
 
-    It is called with the logits of copies of one text, each of which predicts another
-    token of the answer.
+# At such a probability the log-probability has next to no gradient left.
+MAX_UNSATURATED = 0.99
+
+
+class TokenScores:
+    """The scores of the explained tokens of an answer, from the logits of a text.
 
     Args:
-        back (Tensor): for each copy, by how many positions the one that predicts its
-            token precedes the last, ``(copies,)``.
-        logits (bool): explain the logit; otherwise the log-probability.
+        answer (Tensor): the answer's token ids, ``(tokens,)``.
+        places (Tensor): which of them are explained, ``(explained,)``.
+        attr_target (str): what is explained of a token. ("prob" is explained as the
+            log-probability, whose gradient it multiplies.)
+        others (Tensor, optional): for each explained token the one that it is
+            contrasted with, ``(explained,)``.
+
+    Attributes:
+        log_probs (Tensor): of the explained tokens, after a call.
     """
 
-    def __init__(self, back: Tensor, logits: bool) -> None:
-        self._back = back
-        self._logits = logits
-        self.log_probs = torch.empty(0)  # of the tokens of the last call
+    def __init__(
+        self,
+        answer: Tensor,
+        places: Tensor,
+        attr_target: AttrTarget,
+        others: Tensor | None = None,
+    ) -> None:
+        self.answer = answer
+        self.places = places
+        self.attr_target = attr_target
+        self.others = others
+        self.log_probs = torch.empty(0)
 
-    @property
-    def positions(self) -> int:
-        """How many positions, counted from the last, are asked for their logits."""
-        return int(self._back.max()) + 1
-
-    def __call__(self, output: Tensor, tokens: Tensor) -> Tensor:
-        if output.dim() != 3 or output.shape[1] < self.positions:
+    def __call__(self, output: Tensor) -> Tensor:
+        length = len(self.answer)
+        if output.dim() != 3 or output.shape[1] < length:
             raise ValueError(
                 f"forward_func returned shape {tuple(output.shape)}, expected logits "
                 "of a language model, (batch, positions, vocabulary), for all "
-                f"positions of a text (here, the last {self.positions} at least)."
+                f"positions of a text (here, the last {length} at least)."
             )
         # Copies: tokens from inference_mode could not be kept for backward.
-        back, index = (t.clone().to(output.device) for t in (self._back, tokens))
-        copies = torch.arange(len(index), device=output.device)
-        predicting = output[copies, output.shape[1] - 1 - back]
-        if predicting.dtype in (torch.float16, torch.bfloat16):
-            predicting = predicting.float()
-        index = index.unsqueeze(1)
-        log_probs = predicting.log_softmax(-1).gather(1, index).squeeze(1)
+        places = self.places.clone().to(output.device)
+        logits = output[0, output.shape[1] - length :][places]
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        tokens = self.answer.clone().to(output.device)[places].unsqueeze(1)
+        log_probs = logits.log_softmax(-1).gather(1, tokens).squeeze(1)
         self.log_probs = log_probs.detach()
-        if self._logits:
-            return -predicting.gather(1, index).squeeze(1)
-        return -log_probs
-
-
-@contextlib.contextmanager
-def last_logits_only(model: Any, count: int) -> Iterator[None]:
-    """Keep a model that can be told so from computing logits (each a vector as long
-    as the vocabulary) for all positions, and from filling a cache."""
-    wanted = {"logits_to_keep": count, "use_cache": False}
-    if isinstance(model, Module):
-        known = inspect.signature(model.forward).parameters
-        wanted = {name: value for name, value in wanted.items() if name in known}
-    if not isinstance(model, Module) or not wanted:
-        yield
-        return
-
-    def ask(_: Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**wanted, **kwargs}
-
-    with hooked(model.register_forward_pre_hook, ask, with_kwargs=True):
-        yield
+        of_tokens = logits.gather(1, tokens).squeeze(1)
+        if self.others is not None:
+            others = self.others.clone().to(output.device).unsqueeze(1)
+            return of_tokens - logits.gather(1, others).squeeze(1)
+        if self.attr_target == "logit":
+            return of_tokens
+        if self.attr_target == "log_odds":
+            rest = logits.scatter(1, tokens, -torch.inf).logsumexp(-1)
+            return of_tokens - rest
+        return log_probs
 
 
 def answer_ids(
