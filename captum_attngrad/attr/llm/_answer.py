@@ -5,18 +5,16 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from captum._utils.typing import TokenizerLike
-from captum.attr._core.llm_attr import (
-    DEFAULT_GEN_ARGS,
-    _convert_ids_to_pretty_tokens,
-)
 from torch import Tensor
-from torch.nn import Module
 
-
+from captum_attngrad._captum import (
+    TokenizerLike,
+    default_generation_arguments,
+    readable_tokens,
+)
 
 AttrTarget = Literal["logit", "log_odds", "log_prob", "prob"]
 
@@ -52,6 +50,11 @@ class TokenScores:
         self.others = others
         self.log_probs = torch.empty(0)
 
+    @property
+    def explained(self) -> Tensor:
+        """The ids of the explained tokens."""
+        return self.answer[self.places.to(self.answer.device)]
+
     def __call__(self, output: Tensor) -> Tensor:
         length = len(self.answer)
         if output.dim() != 3 or output.shape[1] < length:
@@ -86,43 +89,77 @@ def answer_ids(
     prompt_ids: Tensor,
     target: str | Tensor | None,
     gen_args: dict[str, Any] | None,
+    cache: Any = None,
 ) -> Tensor:
-    """The ids of the answer's tokens, 1D: given, or what the model generates."""
+    """The ids of the answer's tokens, 1D: given, or what the model generates (from a
+    cache that holds the beginning of the prompt, and that it may add to)."""
     if target is None:
-        ids = _generated(model, prompt_ids, gen_args)
+        ids = _generated(model, prompt_ids, gen_args, cache)
     elif gen_args is not None:
         raise ValueError(
             f"gen_args={gen_args!r:.80} is for generating an answer, and target gives "
             "one. Pass one of the two."
         )
-    elif isinstance(target, str):
-        # Special tokens would come between the prompt and its continuation.
-        ids = torch.tensor(
-            tokenizer.encode(target, add_special_tokens=False), dtype=torch.long
-        )
-    elif isinstance(target, Tensor):
-        if target.dim() != 1 or target.dtype not in (torch.int32, torch.int64):
-            raise ValueError(
-                f"target has shape {tuple(target.shape)} and dtype {target.dtype}, "
-                "expected the token ids of one answer: (tokens,), integers."
-            )
-        ids = target
     else:
-        raise TypeError(
-            f"target is {type(target).__name__}, expected the answer as a str or as a "
-            "1D Tensor of token ids, or None to have the model generate it."
-        )
+        ids = token_ids(tokenizer, target)
     if not ids.numel():
         raise ValueError(
             f"The answer has no tokens (target={target!r:.80}), so there is nothing to "
             "explain."
         )
-    if int(ids.min()) < 0:
-        raise ValueError(f"Token ids are 0 or more, got {int(ids.min())} in target.")
     return ids.to(prompt_ids.device, torch.long)
 
 
-def _generated(model: Any, ids: Tensor, gen_args: dict[str, Any] | None) -> Tensor:
+def token_ids(tokenizer: TokenizerLike, target: str | Tensor) -> Tensor:
+    """The token ids of a given answer, 1D."""
+    if isinstance(target, str):
+        # Special tokens would come between the prompt and its continuation.
+        return torch.tensor(
+            tokenizer.encode(target, add_special_tokens=False), dtype=torch.long
+        )
+    given: Any = target
+    if not isinstance(given, Tensor):
+        raise TypeError(
+            f"target is {type(given).__name__}, expected the answer as a str or as a "
+            "1D Tensor of token ids, or None to have the model generate it."
+        )
+    if given.dim() != 1 or given.dtype not in (torch.int32, torch.int64):
+        raise ValueError(
+            f"target has shape {tuple(given.shape)} and dtype {given.dtype}, "
+            "expected the token ids of one answer: (tokens,), integers."
+        )
+    if given.numel() and int(given.min()) < 0:
+        raise ValueError(f"Token ids are 0 or more, got {int(given.min())} in target.")
+    return given
+
+
+def checked_attr_target(attr_target: Any) -> AttrTarget:
+    """
+    Raises:
+        ValueError: if it is unknown.
+    """
+    if attr_target not in get_args(AttrTarget):
+        known = ", ".join(repr(each) for each in get_args(AttrTarget))
+        raise ValueError(
+            f"attr_target={attr_target!r} is unknown. Pass one of {known}."
+        )
+    found: AttrTarget = attr_target
+    return found
+
+
+def check_ids(model: Any, ids: Tensor) -> None:
+    """Refuse an id that is out of range, before an embedding or a kernel meets it."""
+    size = getattr(getattr(model, "config", None), "vocab_size", None)
+    if isinstance(size, int) and int(ids.max()) >= size:
+        raise ValueError(
+            f"Token id {int(ids.max())} of the answer is out of range: the model has a "
+            f"vocabulary of {size}. Is the tokenizer the model's?"
+        )
+
+
+def _generated(
+    model: Any, ids: Tensor, gen_args: dict[str, Any] | None, cache: Any
+) -> Tensor:
     generate = getattr(model, "generate", None)
     if not callable(generate):
         raise ValueError(
@@ -130,11 +167,13 @@ def _generated(model: Any, ids: Tensor, gen_args: dict[str, Any] | None) -> Tens
             "would make an answer. Pass the answer as target."
         )
     inputs = {"input_ids": ids}
+    if cache is not None:
+        inputs["past_key_values"] = cache
     forward = getattr(model, "forward", None)
     if forward and "attention_mask" in inspect.signature(forward).parameters:
         # No token of the prompt is padding, though it may have the same id.
         inputs["attention_mask"] = torch.ones_like(ids)
-    output = generate(**{**inputs, **(gen_args or DEFAULT_GEN_ARGS)})
+    output = generate(**{**inputs, **(gen_args or default_generation_arguments())})
     sequences = getattr(output, "sequences", output)
     answer: Tensor = sequences[0][ids.shape[1] :]
     return answer
@@ -169,7 +208,7 @@ def labels(ids: Tensor, tokenizer: TokenizerLike) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it does what is done below
-            found = _convert_ids_to_pretty_tokens(ids.cpu(), tokenizer)
+            found = readable_tokens(ids.cpu(), tokenizer)
     except (IndexError, NotImplementedError, TypeError):
         found = []
     if len(found) == len(ids):

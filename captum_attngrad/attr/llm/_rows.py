@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -69,7 +69,6 @@ class AnswerExplainer:
     def from_cache(
         self,
         prefilled: PrefilledPrompt,
-        answer: Tensor,
         scores: TokenScores,
         per_token: bool,
         show_progress: bool = False,
@@ -79,7 +78,7 @@ class AnswerExplainer:
         Raises:
             NotContinuableError: if keys cannot be matched with tokens.
         """
-        ids = prefilled.prompt.ids
+        ids, answer = prefilled.prompt.ids, scores.answer
         tail = torch.cat([ids[:, -1:], answer[None, :-1]], dim=1)
         return self._explain(
             tail, prefilled, len(answer), ids.shape[1], scores, per_token, show_progress
@@ -88,12 +87,12 @@ class AnswerExplainer:
     def from_text(
         self,
         prompt_ids: Tensor,
-        answer: Tensor,
         scores: TokenScores,
         per_token: bool,
         show_progress: bool = False,
     ) -> Explained:
         """From prompt and answer as one text."""
+        answer = scores.answer
         text = torch.cat([prompt_ids, answer[None, :-1]], dim=1)
         length = prompt_ids.shape[1]
         return self._explain(
@@ -111,7 +110,7 @@ class AnswerExplainer:
         show_progress: bool,
     ) -> Explained:
         of_rows = self.query == "answer" or prefilled is not None
-        pairs = self.method.pair_scores
+        pairs = self.method._scores
         with self._runner().open(
             tokens,
             (prefilled, answer),
@@ -122,7 +121,7 @@ class AnswerExplainer:
         ) as opened:
             found = opened.score
             record = self._runner().arranged(opened)
-            layers = self.method.layers_of(record)
+            layers = self.method._layer_calls(record)
             if prefilled is None:
                 check_same_keys(layers)
             rows = []
@@ -145,7 +144,7 @@ class AnswerExplainer:
 
     def _runner(self) -> Runner:
         return replace(
-            self.method.runner(), forward_func=self.continuation, loss_func=None
+            self.method._runner(), forward_func=self.continuation, loss_func=None
         )
 
     @staticmethod
@@ -160,10 +159,10 @@ class AnswerExplainer:
         position: int,
     ) -> OfCall:
         """The scores of one call, ``(1, heads, tokens of prompt and answer)``."""
-        pairs = self.method.pair_scores
+        pairs = self.method._scores
         length = prompt + answer - 1
         if self.query == "all":
-            return lambda call, _: pairs.of_keys(call)
+            return lambda call, _: pairs.of_keys(call, None)
         if isinstance(self.query, int):
             row = self.query if self.query >= 0 else position + 1 + self.query
 
@@ -219,9 +218,7 @@ def _matched(
     return torch.nn.functional.pad(scores, (length - keys, 0))
 
 
-def _check_causal(
-    scores: Tensor, places: Sequence[int] | Tensor, prompt: int, per_token: bool
-) -> None:
+def _check_causal(scores: Tensor, places: Tensor, prompt: int, per_token: bool) -> None:
     """No token after the one that predicts counts."""
     last = [prompt - 1 + int(p) for p in places]
     limit = torch.tensor(last if per_token else [max(last)], device=scores.device)

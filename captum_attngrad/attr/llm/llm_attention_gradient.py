@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
-from copy import copy
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
-from captum._utils.progress import NullProgress, progress
-from captum._utils.typing import TokenizerLike
 from captum.attr import (
     Attribution,
     InterpretableInput,
@@ -21,21 +20,28 @@ from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.running import uncompiled
-from captum_attngrad.attr._core.whole_numbers import checked_batch_size
+from captum_attngrad._captum import TokenizerLike
+from captum_attngrad.attr._core.surroundings import uncompiled
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.llm._answer import (
-    TokenLoss,
+    MAX_UNSATURATED,
+    AttrTarget,
+    TokenScores,
     answer_ids,
+    check_ids,
+    checked_attr_target,
     explained_tokens,
     labels,
-    last_logits_only,
+    token_ids,
+)
+from captum_attngrad.attr.llm._prefill import (
+    Continuation,
+    NotContinuableError,
+    PrefilledPrompt,
+    prefill,
 )
 from captum_attngrad.attr.llm._prompt import Prompt, read_prompt
-
-# Copies of the text go through the model together up to this many tokens: enough to
-# keep a device busy, few enough for the memory that one long text would take anyway.
-_TOKENS_PER_PASS = 1024
+from captum_attngrad.attr.llm._rows import AnswerExplainer, Explained, Query
 
 # Linked by newer versions of Captum to the features it is about.
 _LINKS_INPUT = "inp" in inspect.signature(LLMAttributionResult).parameters
@@ -43,30 +49,31 @@ _LINKS_INPUT = "inp" in inspect.signature(LLMAttributionResult).parameters
 
 class LLMAttentionGradient(Attribution):
     r"""
-    Attention gradient for decoder-only language models: what in the prompt spoke for
-    and against each token of the answer, and for the answer as a whole.
+    What in its prompt did a language model's answer rest on? One signed score for each
+    token, sentence, message or source.
 
-    It wraps an :class:`AttentionGradient`, as Captum's ``LLMGradientAttribution``
-    (which accepts only Captum's own classes) wraps a layer method, and returns
-    Captum's ``LLMAttributionResult`` with its plots.
+    The answer :math:`y` is predicted by its *answer rows*: the attention rows of the
+    last position of the prompt and of all answer tokens but the last. The score of a
+    token k of the prompt is its share of what they read,
 
-    For the answer token :math:`y_t` the score is :math:`s_t = \log p(y_t \mid x,
-    y_{<t})`, given the prompt :math:`x` and the previous answer tokens. Its gradient
-    with respect to the attention weights is taken as in the wrapped instance: summed
-    over the chosen layers and heads and over all query positions up to the one that
-    predicts :math:`y_t` (later ones have no influence), into one score for each token
-    of the prompt. The score of the whole answer is :math:`\sum_t s_t`, the
-    log-probability of the answer, so that its attribution is the sum of those of its
-    tokens, as in Captum. What previous answer tokens contribute is not shown, though
-    they are attended to.
+    .. math:: \sum_h \sum_{q \in \text{answer rows}} A^h_{qk}
+              \frac{\partial s}{\partial A^h_{qk}},
 
-    Cost: all answer tokens are explained in one forward and one backward pass through
-    a batch of copies of prompt and answer, one copy for each token, or in several
-    such passes where the copies together have more than 1024 tokens
-    (``internal_batch_size``). That is the arithmetic of one forward and backward pass
-    over the text for each answer token. Each such pass is cut off after the last
-    token it explains, and asks models that know ``logits_to_keep`` for the logits of
-    the answer only.
+    summed over the layers, where :math:`s` is the sum of the logits of the answer's
+    tokens. It is exact at any length and on fused attention. Since earlier positions
+    do not depend on the answer rows, the prompt needs no graph: the model reads it
+    once into its cache of keys and values, and only the positions of the answer are
+    differentiated.
+
+    Cost: little more than a forward pass over prompt and answer, in the memory of the
+    cache and of the answer's graph. With ``per_token`` (the default), one backward pass
+    more through the answer's positions for each of its tokens. Where the model keeps no
+    cache whose keys are the tokens (recurrent layers, functions in place of a model),
+    all of the text is differentiated, and a warning says why.
+
+    The multiplication by the attention weights and the sum over the answer rows are
+    this class's choices. Based on the attention gradient of S. Chakraborty, T. Le,
+    P. Gurram and R. Tomsett, *Paying Attention to Attention for Explanation* (2020).
 
     Use it on models in ``eval()`` mode.
     """
@@ -76,40 +83,49 @@ class LLMAttentionGradient(Attribution):
 
     def __init__(
         self,
-        attention_gradient: AttentionGradient,
+        attention_gradient: AttentionGradient | Module,
         tokenizer: TokenizerLike,
-        attr_target: Literal["log_prob", "prob", "logit"] = "log_prob",
+        attr_target: AttrTarget = "logit",
     ) -> None:
         r"""
         Args:
 
-            attention_gradient (AttentionGradient): An instance made with the language
+            attention_gradient (torch.nn.Module or AttentionGradient): The language
                         model (one that follows the conventions of Hugging Face: token
-                        ids in, logits ``(batch, positions, vocabulary)`` or an object
-                        with ``.logits`` out), or with a function that runs it and the
-                        layers. Its options hold; it must have no ``loss_func``.
+                        ids in, an object with ``.logits`` out), which is explained by
+                        attention times gradient in all layers. Or an instance of
+                        AttentionGradient, whose options hold; it must have no
+                        ``loss_func``.
             tokenizer (Tokenizer): The tokenizer of the model.
-            attr_target (str, optional): What is explained of a token: its
-                        log-probability ``"log_prob"``, its probability ``"prob"`` (for
-                        the whole answer: the product) or its ``"logit"`` (for the
-                        whole answer: the sum).
-                        Default: "log_prob"
+            attr_target (str, optional): What is explained of a token: its ``"logit"``;
+                        its ``"log_odds"`` :math:`\log p / (1 - p)`; its
+                        log-probability ``"log_prob"``; or its probability ``"prob"``.
+                        The whole answer has the sum of them (of ``"prob"`` the
+                        product). The gradient of a log-probability vanishes where the
+                        model is sure, and with it the explanation of an obvious
+                        answer.
+                        Default: "logit"
+
+        Raises:
+            TypeError: neither a module nor an AttentionGradient.
+            ValueError: a ``loss_func``, an unknown attr_target, or an encoder–decoder
+                model.
         """
+        if isinstance(attention_gradient, Module):
+            attention_gradient = AttentionGradient(
+                attention_gradient, multiply_by_attention=True
+            )
         if not isinstance(attention_gradient, self.SUPPORTED_METHODS):
             raise TypeError(
                 f"attention_gradient is {type(attention_gradient).__name__}, expected "
-                "an instance of AttentionGradient, such as AttentionGradient(model)."
+                "the language model (a torch.nn.Module), or an instance of "
+                "AttentionGradient."
             )
-        if attention_gradient._loss_func is not None:
+        if attention_gradient.loss_func is not None:
             raise ValueError(
                 "attention_gradient has a loss_func, but what is explained of a "
                 "language model is chosen with attr_target. Make the "
                 "AttentionGradient without it."
-            )
-        if attr_target not in ("log_prob", "prob", "logit"):
-            raise ValueError(
-                f"attr_target={attr_target!r} is unknown: it is 'log_prob', 'prob' or "
-                "'logit'."
             )
         super().__init__(attention_gradient.forward_func)
         self.model = uncompiled(attention_gradient.forward_func)
@@ -122,32 +138,36 @@ class LLMAttentionGradient(Attribution):
             )
         self.attr_method = attention_gradient
         self.tokenizer = tokenizer
-        self.attr_target = attr_target
+        self.attr_target = checked_attr_target(attr_target)
+        self._continuation = Continuation(self.model)
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
         self,
-        inp: str | InterpretableInput,
+        inp: str | InterpretableInput | PrefilledPrompt,
         target: str | Tensor | None = None,
         gen_args: dict[str, Any] | None = None,
         *,
         skip_tokens: Sequence[int | str] | None = None,
-        query: int | None = None,
-        internal_batch_size: int | None = None,
+        query: Query = "answer",
+        per_token: bool = True,
+        contrast: str | Tensor | None = None,
         show_progress: bool = False,
     ) -> LLMAttributionResult:
         r"""
         Args:
 
-            inp (str or InterpretableInput): The prompt: a string, whose tokens (with
-                        those that the tokenizer adds) are the features, or Captum's
-                        ``TextTokenInput`` or ``TextTemplateInput``. The values of a
-                        template are its features; the scores of their tokens are
-                        summed, and those of the text around them are left out. A
-                        token that reaches over several values is shared among them
-                        by its characters; one that reaches into the text around a
-                        value is the value's. Values that ``mask`` groups are one
-                        feature.
+            inp (str, InterpretableInput or PrefilledPrompt): The prompt: a string,
+                        whose tokens (with those that the tokenizer adds) are the
+                        features; Captum's ``TextTokenInput`` or ``TextTemplateInput``,
+                        or one of :mod:`captum_attngrad.attr.llm.inputs` (sentences,
+                        messages, sources). The values of a template are its features;
+                        the scores of their tokens are summed, and those of the text
+                        around them are left out. A token that reaches over several
+                        values is shared among them by its characters; one that reaches
+                        into the text around a value is the value's. Values that
+                        ``mask`` groups are one feature. Or what :meth:`prefill` made
+                        of one of these: then only the answer is run.
             target (str or Tensor, optional): The answer that is explained, as it
                         follows on the prompt (a leading space included): a string,
                         which is encoded without special tokens, or token ids,
@@ -162,26 +182,36 @@ class LLMAttentionGradient(Attribution):
                         ids. They stay in the text that later tokens are predicted
                         from.
                         Default: None
-            query (int, optional): Explain one query position in place of the sum over
-                        all: from the start of the prompt (0 and up), or back from the
-                        position that predicts the token (-1 is that position, whose
-                        attention chooses what goes into the prediction).
+            query (str or int, optional): Which rows count. ``"answer"``: the answer
+                        rows, what the answer read. ``"all"``: all rows, which includes
+                        what the positions of the prompt read from each other. An int:
+                        one row, from the start of the prompt (0 and up), or back from
+                        the position that predicts the token (-1 is that position).
+                        All but "answer" differentiate the whole text.
+                        Default: "answer"
+            per_token (bool, optional): Score each answer token by itself as well.
+                        False takes a single backward pass, whatever the answer's
+                        length; ``token_attr`` is None then.
+                        Default: True
+            contrast (str or Tensor, optional): Another answer: why ``target`` and not
+                        this one? Explained is the difference of the two logits (which
+                        is that of the log-probabilities) at the first token where they
+                        part, whatever ``attr_target`` is. For whole answers, subtract
+                        the ``seq_attr`` of two results: scores are linear in what is
+                        explained.
                         Default: None
-            internal_batch_size (int, optional): How many answer tokens are explained
-                        in one pass: copies of the text that share a batch.
-                        Default: None, as many as have 1024 tokens together, at least
-                        one
-            show_progress (bool, optional): Show a progress bar over the passes.
+            show_progress (bool, optional): Show a progress bar over the backward
+                        passes.
                         Default: False
 
         Returns:
             *LLMAttributionResult*, Captum's, with
             - **seq_attr** (*Tensor*): ``(features,)``, for the whole answer (all its
                         explained tokens).
-            - **token_attr** (*Tensor*): ``(answer tokens, features)``. Positive: more
-                        attention to the feature would make the token likelier. In
-                        nats per unit of attention (for ``"log_prob"``; with
-                        ``multiply_by_attention`` in nats).
+            - **token_attr** (*Tensor*): ``(answer tokens, features)``; None without
+                        ``per_token``. Positive: what the feature contributed made the
+                        token likelier. In units of ``attr_target`` (without
+                        ``multiply_by_attention``: per unit of attention).
             - **input_tokens**, **output_tokens** (*list[str]*): their names.
             - **output_probs** (*Tensor*, Captum 0.9 and newer): ``(answer tokens,)``,
                         the probability of each token.
@@ -191,33 +221,71 @@ class LLMAttentionGradient(Attribution):
             TypeError: a prompt or an answer of another type.
             ValueError: an empty prompt or answer; gen_args together with target;
                         target None for a model that cannot generate; a token id that
-                        is out of range; a template whose values cannot be found; a
-                        model that is not causal, or whose keys are not the tokens of
-                        the text.
+                        is out of range; a template whose values cannot be found; an
+                        unknown query; a contrast that is the target; a model that is
+                        not causal, or whose keys are not the tokens of the text.
             RuntimeError: as :meth:`AttentionGradient.attribute`.
 
         Examples::
 
-            >>> method = AttentionGradient(model, multiply_by_attention=True)
-            >>> llm_attr = LLMAttentionGradient(method, tokenizer)
+            >>> llm_attr = LLMAttentionGradient(model, tokenizer)
             >>> result = llm_attr.attribute("The capital of France is", " Paris")
             >>> fig, ax = result.plot_token_attr()
-            >>> # Only the name of the country is a feature.
-            >>> inp = TextTemplateInput("The capital of {} is", ["France"])
-            >>> result = llm_attr.attribute(inp, " Paris")
+            >>> # Which source did the answer come from?
+            >>> inp = SourcesInput(sources, "What does a ticket cost?")
+            >>> result = llm_attr.attribute(inp, per_token=False)
+            >>> # Several answers to one prompt, which is read once.
+            >>> prompt = llm_attr.prefill("The capital of France is")
+            >>> why_not = llm_attr.attribute(prompt, " Paris", contrast=" London")
         """
-        if query is not None and type(query) is not int:
-            raise TypeError(f"query must be None or an int, got {query!r:.80}.")
-        internal_batch_size = checked_batch_size(internal_batch_size)
-        prompt = read_prompt(inp, self.tokenizer)
-        ids = prompt.ids.to(self._device())
-        answer = answer_ids(self.model, self.tokenizer, ids, target, gen_args)
-        self._check_ids(answer)
-        places = explained_tokens(answer, skip_tokens, self.tokenizer)
-        scores, log_probs = self._explain(
-            ids, answer, places, query, internal_batch_size, show_progress
+        if query not in ("answer", "all") and type(query) is not int:
+            raise ValueError(
+                f"query={query!r:.80}, expected 'answer', 'all' or a row as an int."
+            )
+        prompt, prefilled = self._read(inp, query)
+        cache = None if prefilled is None else prefilled.cache_for_one_pass()
+        answer = answer_ids(
+            self.model, self.tokenizer, prompt.ids, target, gen_args, cache
         )
-        return self._result(prompt, answer[places], scores, log_probs)
+        check_ids(self.model, answer)
+        if contrast is None:
+            places = explained_tokens(answer, skip_tokens, self.tokenizer)
+            scores = TokenScores(answer, places, self.attr_target)
+        else:
+            scores = self._contrasted(answer, contrast)
+        explained = self._explain(
+            prompt, prefilled, scores, query, per_token, show_progress
+        )
+        self._warn_of_saturation(scores)
+        return self._result(prompt, scores, explained, per_token)
+
+    def prefill(
+        self, inp: str | InterpretableInput, cache: Any = None
+    ) -> PrefilledPrompt:
+        r"""
+        Read a prompt once, to explain several answers to it.
+
+        Args:
+
+            inp (str or InterpretableInput): As for :meth:`attribute`.
+            cache (Any, optional): An empty cache of the model, such as a ``StaticCache``
+                        or a quantized one.
+                        Default: None, what the model makes itself
+
+        Returns:
+            *PrefilledPrompt*, which :meth:`attribute` takes as ``inp``.
+
+        Raises:
+            ValueError: if the model keeps no cache whose keys are its tokens, or the
+                prompt has a single token.
+        """
+        try:
+            return prefill(self.model, self._prompt(inp), cache)
+        except NotContinuableError as reason:
+            raise ValueError(
+                f"The prompt cannot be read in advance: {reason}. Pass the prompt "
+                "itself to attribute."
+            ) from None
 
     @classmethod
     def get_name(cls) -> str:
@@ -231,112 +299,111 @@ class LLMAttentionGradient(Attribution):
             "attribute_future is not implemented for LLMAttentionGradient"
         )
 
+    # -- the prompt -------------------------------------------------------------------
+
+    def _read(
+        self, inp: str | InterpretableInput | PrefilledPrompt, query: Query
+    ) -> tuple[Prompt, PrefilledPrompt | None]:
+        if isinstance(inp, PrefilledPrompt):
+            return inp.prompt, inp
+        prompt = self._prompt(inp)
+        if query != "answer" or prompt.ids.shape[1] < 2:
+            return prompt, None
+        try:
+            return prompt, prefill(self.model, prompt)
+        except NotContinuableError as reason:
+            _warn_of_full_pass(str(reason))
+            return prompt, None
+
+    def _prompt(self, inp: str | InterpretableInput) -> Prompt:
+        prompt = read_prompt(inp, self.tokenizer)
+        return replace(prompt, ids=prompt.ids.to(self._device()))
+
     def _device(self) -> torch.device:
-        modules = [self.model, *self.attr_method._layers()]
-        for module in modules:
+        layer = self.attr_method.layer
+        layers = [layer] if isinstance(layer, Module) else layer or []
+        for module in (self.model, *layers):
             if isinstance(module, Module):
                 for parameter in module.parameters():
                     return parameter.device
         return torch.device("cpu")
 
-    def _check_ids(self, answer: Tensor) -> None:
-        """An id that is out of range, before an embedding or a kernel meets it."""
-        size = getattr(getattr(self.model, "config", None), "vocab_size", None)
-        if isinstance(size, int) and int(answer.max()) >= size:
+    # -- the answer -------------------------------------------------------------------
+
+    def _contrasted(self, answer: Tensor, contrast: str | Tensor) -> TokenScores:
+        other = token_ids(self.tokenizer, contrast).to(answer)
+        shared = min(len(answer), len(other))
+        parting = (answer[:shared] != other[:shared]).nonzero()
+        if not len(parting):
             raise ValueError(
-                f"Token id {int(answer.max())} of the answer is out of range: the "
-                f"model has a vocabulary of {size}. Is the tokenizer the model's?"
+                f"contrast={contrast!r:.80} and the answer {answer.tolist()!r:.80} do "
+                "not part: one begins with all tokens of the other. Pass an answer "
+                "that differs from it."
             )
+        check_ids(self.model, other)
+        place = int(parting[0])
+        return TokenScores(
+            answer[: place + 1],
+            torch.tensor([place]),
+            self.attr_target,
+            other[place : place + 1],
+        )
 
     def _explain(
         self,
-        ids: Tensor,
-        answer: Tensor,
-        places: Tensor,
-        query: int | None,
-        size: int | None,
+        prompt: Prompt,
+        prefilled: PrefilledPrompt | None,
+        scores: TokenScores,
+        query: Query,
+        per_token: bool,
         show_progress: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """For each explained token, the scores of the prompt's tokens and the token's
-        log-probability."""
-        text = torch.cat([ids, answer.unsqueeze(0)], dim=1)
-        length = ids.shape[1]
-        if size is None:
-            size = max(1, _TOKENS_PER_PASS // text.shape[1])
-        chunks = places.split(size)
-        bar: Any = progress if show_progress else NullProgress
-        rows: list[tuple[Tensor, Tensor]] = []
-        for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
-            # The last of the positions that predict is that before the last token.
-            upto = text[:, : length + int(chunk[-1])]
-            rows.append(self._pass(upto, length + chunk - 1, answer[chunk], query))
-        scores = torch.cat([row[:, :length] for row, _ in rows])
-        return scores, torch.cat([log_probs for _, log_probs in rows])
+    ) -> Explained:
+        explainer = AnswerExplainer(self.attr_method, self._continuation, query)
+        if prefilled is not None and query == "answer":
+            try:
+                return explainer.from_cache(prefilled, scores, per_token, show_progress)
+            except NotContinuableError as reason:
+                _warn_of_full_pass(str(reason))
+        return explainer.from_text(prompt.ids, scores, per_token, show_progress)
 
-    def _pass(
-        self, text: Tensor, predicting: Tensor, tokens: Tensor, query: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """``(copies, keys)`` scores and ``(copies,)`` log-probabilities: copy i of the
-        text for token i, which is predicted at a position of its own."""
-        loss = TokenLoss(text.shape[1] - 1 - predicting, self.attr_target == "logit")
-        # A shallow copy, so that the caller's instance stays as it is.
-        method = copy(self.attr_method)
-        method._loss_func = loss
-        copies = text.expand(len(tokens), -1)
-        rows = None if query is None else _query_rows(query, predicting)
-        with last_logits_only(self.model, loss.positions):
-            scores = method.attribute(copies, tokens, query=rows)
-        _check_causal(scores, predicting, text.shape[1])
-        return scores, loss.log_probs.to(scores)
+    def _warn_of_saturation(self, scores: TokenScores) -> None:
+        if self.attr_target not in ("log_prob", "prob") or scores.others is not None:
+            return
+        least = float(scores.log_probs.exp().min())
+        if least >= MAX_UNSATURATED:
+            warnings.warn(
+                f"The model is sure of all explained tokens (probabilities of {least:.4f}"
+                f" and more), where the gradient of a {self.attr_target} has all but "
+                "vanished: what is left of the scores is mostly rounding and chance. "
+                "Use attr_target='logit' or 'log_odds'.",
+                stacklevel=4,
+            )
 
     def _result(
-        self, prompt: Prompt, tokens: Tensor, scores: Tensor, log_probs: Tensor
+        self, prompt: Prompt, scores: TokenScores, explained: Explained, per_token: bool
     ) -> LLMAttributionResult:
-        rows = prompt.of_features(scores)
+        rows = prompt.of_features(explained.scores)
         total = rows.sum(dim=0)
-        if self.attr_target == "prob":
+        log_probs = explained.log_probs.to(rows)
+        if self.attr_target == "prob" and scores.others is None:
             # d p = p d(log p), for a token and for the product of all.
-            rows = rows * log_probs.exp().unsqueeze(1)
+            rows = rows * log_probs.exp().unsqueeze(1) if per_token else rows
             total = total * log_probs.sum().exp()
         more: dict[str, Any] = {}
         if _LINKS_INPUT:
             more = {"inp": prompt.inp, "output_probs": log_probs.exp()}
         return LLMAttributionResult(
             seq_attr=total,
-            token_attr=rows,
+            token_attr=rows if per_token else None,
             input_tokens=prompt.features,
-            output_tokens=labels(tokens, self.tokenizer),
+            output_tokens=labels(scores.explained, self.tokenizer),
             **more,
         )
 
 
-def _query_rows(query: int, predicting: Tensor) -> Tensor:
-    """The chosen query position of each copy."""
-    first = int(predicting[0])
-    if not -first - 1 <= query <= first:
-        raise ValueError(
-            f"query={query} is out of range: token 1 of the answer is predicted at "
-            f"position {first}, so positions go from 0 to {first}, or from "
-            f"{-first - 1} to -1."
-        )
-    return predicting + 1 + query if query < 0 else torch.full_like(predicting, query)
-
-
-def _check_causal(scores: Tensor, predicting: Tensor, length: int) -> None:
-    """Keys are the tokens of the text, and none after the predicting one counts."""
-    if scores.shape[1] != length:
-        raise ValueError(
-            f"The attention has {scores.shape[1]} keys for a text of {length} tokens, "
-            "so keys cannot be matched with tokens (a prefix, a window or pooling?). "
-            "Choose layers that attend to the tokens of the text with layer=[...]."
-        )
-    later = torch.arange(length, device=scores.device) > predicting.unsqueeze(1).to(
-        scores.device
+def _warn_of_full_pass(reason: str) -> None:
+    warnings.warn(
+        f"The whole text is differentiated, in more time and memory, since {reason}. "
+        "The scores are exact all the same.",
+        stacklevel=5,
     )
-    # Kernels may leave rounding errors.
-    if bool((scores[later].abs() > 1e-4 * scores.abs().max()).any()):
-        raise ValueError(
-            "The model is not causal: tokens after the one that predicts take part in "
-            "the prediction. LLMAttentionGradient is for decoder-only language models "
-            "that attend to previous tokens only."
-        )
