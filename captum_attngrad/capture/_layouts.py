@@ -111,7 +111,10 @@ def layouts_of(
         ValueError: a layout can neither be proved nor does it follow from the sizes.
     """
     batch = len(inputs[0]) if batch is None else batch
-    key = tuple(_signature(call, inputs) for call in calls), batch > 1
+    # Which calls have as many keys tells a window from a cache of all tokens.
+    lengths = [call.tiles[-1].size for call in calls]
+    alike = tuple(lengths.index(length) for length in lengths)
+    key = tuple(_signature(call, inputs) for call in calls), alike, batch > 1
     known = memory.recall(owner, key, calls, batch)
     if known is None:
         with _same_buffers(owner):

@@ -266,24 +266,22 @@ def key_status(
     if not bool(flags.any()):
         return KeyStatus.CONSTANT
     keys = flags.shape[2]
-    mixed = as_many = False
+    mixed = False
     for expected, changing in zip(tokens, alive, strict=True):
         length = expected.shape[2]
-        # There may be further keys at one end: a prefix, or a learned key.
+        # There may be further keys at one end: a prefix, a cache, or a learned key.
         for first in {0, keys - length} if length <= keys else set():
             window = flags[..., first : first + length]
             if int(flags.sum()) > int(window.sum()):
                 continue
             here = None if changing is None else changing[:, first : first + length]
-            if torch.equal(window, expected if here is None else expected & here):
+            due = expected if here is None else expected & here
+            if torch.equal(window, due):
                 return KeyStatus.TOKENS
-        if length == keys:
-            missing = expected & ~flags
-            missing = missing if changing is None else missing & changing
-            mixed = mixed or not bool(missing.any())
-            as_many = True
+            mixed = mixed or not bool((due & ~window).any())
     if mixed:
         return KeyStatus.MIXED
+    as_many = any(expected.shape[2] == keys for expected in tokens)
     return KeyStatus.OTHER if integers or as_many else KeyStatus.FEATURES
 
 

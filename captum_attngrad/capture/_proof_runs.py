@@ -33,6 +33,7 @@ from captum_attngrad.capture._proof import (
     proved_layout,
     same_keys,
 )
+from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import Keys, KeyStatus
@@ -100,7 +101,7 @@ class ProofRuns:
                 self._on = self._one(None, False), self._runs(False)
             shown = self._evidence(call, *self._on)
         layout = proved_layout(shown, self._changes, self._batch)
-        flags, apart = key_flags(found, layout, self._changes, self._batch)
+        flags, apart = self._key_flags(call, found, layout, self._changes)
         sources = (0,) if by_ids else self._sources(call, layout, bool(flags.any()))
         status = KeyStatus.APART
         if not apart:
@@ -120,6 +121,19 @@ class ProofRuns:
             raise NotProvedError(
                 f"the model makes another call when it runs again ({error})"
             ) from error
+
+    def _key_flags(
+        self,
+        call: AttentionCall,
+        found: Evidence,
+        layout: Layout,
+        changes: Sequence[Change],
+    ) -> tuple[Tensor, bool]:
+        flags, apart = key_flags(found, layout, changes, self._batch)
+        if isinstance(call, SoftmaxCall):
+            # An attention sink is not among the keys.
+            flags = flags[..., call.keys.start : call.keys.stop]
+        return flags, apart
 
     # -- what keys stand for ----------------------------------------------------------
 
@@ -147,7 +161,7 @@ class ProofRuns:
         if which not in self._alone:
             self._alone[which] = self._one(change, True)
         found = self._evidence(call, self._before, [self._alone[which]])
-        flags, _ = key_flags(found, layout, [change], self._batch)
+        flags, _ = self._key_flags(call, found, layout, [change])
         return torch.equal(flags[0], change.examples[:, None] & expected)
 
     def _status(
@@ -169,7 +183,7 @@ class ProofRuns:
         for i in sequences:
             change = whole_change(self._embedded, self._batch, i)
             found = self._evidence(call, self._before, [self._all_of(i)])
-            alive.append(key_flags(found, layout, [change], self._batch)[0][0])
+            alive.append(self._key_flags(call, found, layout, [change])[0][0])
         return key_status(flags, alive, list(sequences.values()), integers)
 
     def _changed_tokens(self, which: int, by_ids: bool) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,12 +14,11 @@ from captum_attngrad.attr._core.layer_calls import (
     check_same_keys,
     total_over_layers,
 )
-from captum_attngrad.attr._core.run import Runner, gradients
+from captum_attngrad.attr._core.run import gradients
 from captum_attngrad.attr._core.target import output_tensor
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.llm._answer import TokenScores
 from captum_attngrad.attr.llm._prefill import (
-    Continuation,
     NotContinuableError,
     PrefilledPrompt,
 )
@@ -57,13 +56,11 @@ class AnswerExplainer:
     graph through the prompt.
 
     Args:
-        method (AttentionGradient): whose layers, heads and scores of pairs are used.
-        continuation (Continuation): runs the model.
+        method (AttentionGradient): of a :class:`Continuation`.
         query (str or int): which rows count.
     """
 
     method: AttentionGradient
-    continuation: Continuation
     query: Query
 
     def from_cache(
@@ -111,7 +108,8 @@ class AnswerExplainer:
     ) -> Explained:
         of_rows = self.query == "answer" or prefilled is not None
         pairs = self.method._scores
-        with self._runner().open(
+        runner = self.method._runner()
+        with runner.open(
             tokens,
             (prefilled, answer),
             lambda output: scores(output_tensor(output)),
@@ -120,7 +118,7 @@ class AnswerExplainer:
             several_backward_passes=per_token,
         ) as opened:
             found = opened.score
-            record = self._runner().arranged(opened)
+            record = runner.arranged(opened)
             layers = self.method._layer_calls(record)
             if prefilled is None:
                 check_same_keys(layers)
@@ -134,18 +132,13 @@ class AnswerExplainer:
                 )
             ):
                 _differentiate(record, score, keep_graph=per_token)
-                self._runner().check_on_path(record)
+                runner.check_on_path(record)
                 position = prompt - 1 + int(scores.places[i])
                 of_call = self._of_call(answer, prompt, prefilled, position)
                 rows.append(total_over_layers(layers, of_call))
         total = torch.cat(rows)
         _check_causal(total, scores.places, prompt, per_token)
         return Explained(total[:, :prompt], found.detach(), scores.log_probs)
-
-    def _runner(self) -> Runner:
-        return replace(
-            self.method._runner(), forward_func=self.continuation, loss_func=None
-        )
 
     @staticmethod
     def _parts(scores: Tensor, per_token: bool) -> Iterator[Tensor]:

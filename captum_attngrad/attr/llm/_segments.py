@@ -10,7 +10,7 @@ Span = tuple[int, int]  # characters, from the first to past the last
 Unit = Literal["word", "sentence", "line", "passage"]
 
 # A sentence ends with . ! or ? (and closing quotes or brackets) before white space,
-# with an ideographic full stop, or at a line break; not where a small letter follows, nor
+# with an ideographic full stop, or at a line break; but not before a small letter, nor
 # after an initial or one of these abbreviations.
 _END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[”’」』）]*")
 _ABBREVIATIONS = frozenset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -139,7 +140,11 @@ class LLMAttentionGradient(Attribution):
         self.attr_method = attention_gradient
         self.tokenizer = tokenizer
         self.attr_target = checked_attr_target(attr_target)
-        self._continuation = Continuation(self.model)
+        # The same method, of the text that goes on from a cache.
+        self._method = copy(attention_gradient)
+        self._method.forward_func = Continuation(self.model)
+        if attention_gradient.layer is None:
+            self._method.layer = self.model
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -268,8 +273,8 @@ class LLMAttentionGradient(Attribution):
         Args:
 
             inp (str or InterpretableInput): As for :meth:`attribute`.
-            cache (Any, optional): An empty cache of the model, such as a ``StaticCache``
-                        or a quantized one.
+            cache (Any, optional): An empty cache of the model, such as a
+                        ``StaticCache`` or a quantized one.
                         Default: None, what the model makes itself
 
         Returns:
@@ -358,7 +363,7 @@ class LLMAttentionGradient(Attribution):
         per_token: bool,
         show_progress: bool,
     ) -> Explained:
-        explainer = AnswerExplainer(self.attr_method, self._continuation, query)
+        explainer = AnswerExplainer(self._method, query)
         if prefilled is not None and query == "answer":
             try:
                 return explainer.from_cache(prefilled, scores, per_token, show_progress)
@@ -372,9 +377,9 @@ class LLMAttentionGradient(Attribution):
         least = float(scores.log_probs.exp().min())
         if least >= MAX_UNSATURATED:
             warnings.warn(
-                f"The model is sure of all explained tokens (probabilities of {least:.4f}"
-                f" and more), where the gradient of a {self.attr_target} has all but "
-                "vanished: what is left of the scores is mostly rounding and chance. "
+                "The model is sure of all explained tokens (probabilities of "
+                f"{least:.4f} and more), where the gradient of a {self.attr_target} "
+                "has all but vanished: what is left is mostly rounding and chance. "
                 "Use attr_target='logit' or 'log_odds'.",
                 stacklevel=4,
             )
