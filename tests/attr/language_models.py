@@ -164,6 +164,7 @@ def true_scores(
             "logit": logits[token],
             "prob": logits.exp()[token] / logits.exp().sum(),
             "log_prob": logits[token] - logits.exp().sum().log(),
+            "log_odds": 2 * (logits.softmax(0)[token] * 2 - 1).atanh(),
         }[score]
         gradients = weight_gradients(value, attend.weights)
         for i, (A, G, allowed) in enumerate(

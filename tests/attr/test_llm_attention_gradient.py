@@ -37,7 +37,13 @@ LENGTH = len(PROMPT_IDS)
 
 
 def explainer(model: nn.Module, **options: Any) -> LLMAttentionGradient:
-    return LLMAttentionGradient(AttentionGradient(model, **options), WordTokenizer())
+    method = AttentionGradient(model, **options)
+    return LLMAttentionGradient(method, WordTokenizer(), attr_target="log_prob")
+
+
+def answer_rows(pairs: Tensor, length: int = LENGTH) -> Tensor:
+    """``(answer tokens, layers, heads, queries, keys)`` to ``(tokens, keys)``."""
+    return pairs[..., length - 1 :, :length].sum((1, 2, 3))
 
 
 def close(found: Tensor | None, expected: Tensor) -> None:
@@ -60,11 +66,18 @@ def test_exact(kind: type[Decoder], multiply: bool, center: bool) -> None:
     pairs = true_scores(model, PROMPT_IDS, ANSWER_IDS, multiply, center)
     options = {"multiply_by_attention": multiply, "center": center}
     llm = explainer(model, **options)
+    all_rows = llm.attribute(PROMPT, ANSWER, query="all")
+    check(all_rows, pairs.sum((1, 2, 3))[:, :LENGTH])
     result = llm.attribute(PROMPT, ANSWER)
     assert isinstance(result, LLMAttributionResult)
-    expected = pairs.sum((1, 2, 3))[:, :LENGTH]
+    expected = answer_rows(pairs)
     assert expected.abs().min() > 1e-6
     check(result, expected)
+    for query in ("answer", "all"):
+        whole = llm.attribute(PROMPT, ANSWER, query=query, per_token=False)
+        assert whole.token_attr is None
+        of_tokens = llm.attribute(PROMPT, ANSWER, query=query)
+        close(whole.seq_attr, of_tokens.seq_attr)
     assert result.input_tokens == PROMPT.split()
     assert result.output_tokens == ANSWER.split()
     check(llm.attribute(PROMPT, torch.tensor(ANSWER_IDS)), expected)
@@ -72,7 +85,8 @@ def test_exact(kind: type[Decoder], multiply: bool, center: bool) -> None:
     # One layer, one head, one query.
     one = explainer(model, layer=model.layers[1], heads=[0], **options)
     maps = pairs[:, 1, 0]
-    check(one.attribute(PROMPT, ANSWER), maps.sum(1)[:, :LENGTH])
+    check(one.attribute(PROMPT, ANSWER, query="all"), maps.sum(1)[:, :LENGTH])
+    check(one.attribute(PROMPT, ANSWER), maps[:, LENGTH - 1 :, :LENGTH].sum(1))
     at = LENGTH - 1 + torch.arange(len(ANSWER_IDS))
     rows = torch.arange(len(ANSWER_IDS))
     for query in (-1, -2, -LENGTH):
@@ -86,7 +100,7 @@ def test_exact(kind: type[Decoder], multiply: bool, center: bool) -> None:
 def test_positive_only_sums_over_the_queries_up_to_the_predicting_one() -> None:
     model = decoder()
     pairs = true_scores(model, PROMPT_IDS, ANSWER_IDS).clamp_min(0)
-    result = explainer(model, positive_only=True).attribute(PROMPT, ANSWER)
+    result = explainer(model, positive_only=True).attribute(PROMPT, ANSWER, query="all")
     check(result, pairs.sum((1, 2, 3))[:, :LENGTH])
 
 
@@ -95,14 +109,16 @@ def test_what_is_explained(kind: type[Decoder]) -> None:
     model = decoder(kind)
     method = AttentionGradient(model)
     found, truth = {}, {}
-    for name in ("log_prob", "prob", "logit"):
+    for name in ("log_prob", "prob", "logit", "log_odds"):
         llm = LLMAttentionGradient(method, WordTokenizer(), attr_target=name)
         found[name] = llm.attribute(PROMPT, ANSWER)
         pairs = true_scores(model, PROMPT_IDS, ANSWER_IDS, score=name)
-        truth[name] = pairs.sum((1, 2, 3))[:, :LENGTH]
+        truth[name] = answer_rows(pairs)
         close(found[name].token_attr, truth[name])
-    close(found["log_prob"].seq_attr, truth["log_prob"].sum(0))
-    close(found["logit"].seq_attr, truth["logit"].sum(0))
+        if name != "prob":
+            close(found[name].seq_attr, truth[name].sum(0))
+    default = LLMAttentionGradient(method, WordTokenizer()).attribute(PROMPT, ANSWER)
+    check(default, truth["logit"])
     # The probability of the answer is the product of those of its tokens.
     text = torch.tensor([PROMPT_IDS + ANSWER_IDS])
     output = model(text)
@@ -111,6 +127,42 @@ def test_what_is_explained(kind: type[Decoder]) -> None:
     close(found["prob"].seq_attr, truth["log_prob"].sum(0) * p.prod())
     if hasattr(found["prob"], "output_probs"):
         close(found["prob"].output_probs, p.detach())
+
+
+def test_a_model_is_explained_by_attention_times_gradient() -> None:
+    model = decoder()
+    found = LLMAttentionGradient(model, WordTokenizer()).attribute(PROMPT, ANSWER)
+    pairs = true_scores(model, PROMPT_IDS, ANSWER_IDS, multiply=True, score="logit")
+    check(found, answer_rows(pairs))
+
+
+def test_contrast() -> None:
+    """The difference of two logits at the first token where the answers part."""
+    model = decoder()
+    llm = explainer(model)
+    for contrast in ("the mat , and", torch.tensor([*ANSWER_IDS[:2], 5])):
+        found = llm.attribute(PROMPT, ANSWER, contrast=contrast)
+        other = [*ANSWER_IDS[:2], int(WordTokenizer().ids[","])]
+        if not isinstance(contrast, str):
+            other[2] = 5
+        ours, theirs = (
+            answer_rows(true_scores(model, PROMPT_IDS, ids[:3], score="logit"))[2:]
+            for ids in (ANSWER_IDS, other)
+        )
+        check(found, ours - theirs)
+        assert found.output_tokens == ["."]
+
+
+def test_saturated_scores_are_reported() -> None:
+    model = decoder()
+    with torch.no_grad():
+        model.head.bias[ANSWER_IDS[0]] += 30
+    for target in ("log_prob", "prob"):
+        llm = LLMAttentionGradient(model, WordTokenizer(), target)
+        with pytest.warns(UserWarning, match=r"sure of all explained tokens.*1\.0000"):
+            llm.attribute(PROMPT, "the")
+    for target in ("logit", "log_odds"):
+        LLMAttentionGradient(model, WordTokenizer(), target).attribute(PROMPT, "the")
 
 
 class Recall(nn.Module):
@@ -125,8 +177,7 @@ class Recall(nn.Module):
 
 def test_by_hand() -> None:
     # dO = 3 (1[y] - p), so that a token of the prompt scores 3 (1[is y] - p(it)).
-    result = LLMAttentionGradient(AttentionGradient(Recall()), WordTokenizer())
-    result = result.attribute("red cat red", "cat dog")
+    result = explainer(Recall()).attribute("red cat red", "cat dog", query="all")
     cat, dog = result.token_attr
     shares = torch.zeros(len(WORDS), dtype=torch.float64)
     shares[WORDS.index("red")], shares[WORDS.index("cat")] = 2 / 3, 1 / 3
@@ -137,19 +188,15 @@ def test_by_hand() -> None:
     assert bool((dog < 0).all())  # nothing in the prompt speaks for an unseen word
 
 
-lengths = st.integers(1, 5)
-
-
 @given(
     prompt=st.lists(st.integers(0, len(WORDS) - 1), min_size=1, max_size=6),
     answer=st.lists(st.integers(0, len(WORDS) - 1), min_size=1, max_size=5),
-    size=st.none() | lengths,
     multiply=st.booleans(),
 )
 def test_as_token_by_token(
-    prompt: list[int], answer: list[int], size: int | None, multiply: bool
+    prompt: list[int], answer: list[int], multiply: bool
 ) -> None:
-    """Batches of copies change nothing."""
+    """All tokens in one graph are explained as each is by itself."""
     model = decoder()
     method = AttentionGradient(
         lambda ids: model(ids)[:, -1].log_softmax(-1),
@@ -165,7 +212,7 @@ def test_as_token_by_token(
     inp.inp_tensor = torch.tensor([prompt])  # "<s>" is cut into three
     inp.values = [WORDS[i] for i in prompt]
     result = explainer(model, multiply_by_attention=multiply).attribute(
-        inp, torch.tensor(answer), internal_batch_size=size
+        inp, torch.tensor(answer), query="all"
     )
     check(result, torch.stack(expected))
 
@@ -192,8 +239,8 @@ def test_a_start_token_is_a_feature_of_a_string() -> None:
     llm = LLMAttentionGradient(AttentionGradient(model), WordTokenizer(start=True))
     result = llm.attribute(PROMPT, ANSWER)
     assert result.input_tokens == ["<s>", *PROMPT.split()]
-    pairs = true_scores(model, [1, *PROMPT_IDS], ANSWER_IDS)
-    check(result, pairs.sum((1, 2, 3))[:, : LENGTH + 1])
+    pairs = true_scores(model, [1, *PROMPT_IDS], ANSWER_IDS, score="logit")
+    check(result, answer_rows(pairs, LENGTH + 1))
     template = TextTemplateInput("{} red cat sat on", ["the"])
     found = llm.attribute(template, ANSWER)
     check(found, result.token_attr[:, [1]])  # and is none of a template
@@ -270,12 +317,9 @@ def test_tokens_of_the_answer_that_are_not_explained() -> None:
     model = decoder()
     scores = token_scores(model, PROMPT)
     for skipped in (["the", "."], [WORDS.index("the"), WORDS.index(".")]):
-        for size in (None, 1):
-            result = explainer(model).attribute(
-                PROMPT, ANSWER, skip_tokens=skipped, internal_batch_size=size
-            )
-            assert result.output_tokens == ["mat", "and"]
-            check(result, scores[[1, 3]])
+        result = explainer(model).attribute(PROMPT, ANSWER, skip_tokens=skipped)
+        assert result.output_tokens == ["mat", "and"]
+        check(result, scores[[1, 3]])
 
 
 def test_text_that_is_cut_otherwise_once_more_still_has_labels() -> None:
@@ -287,36 +331,22 @@ def test_text_that_is_cut_otherwise_once_more_still_has_labels() -> None:
 # -- how it runs ---------------------------------------------------------------------
 
 
-def test_passes_and_logits() -> None:
+def test_one_forward_pass_with_the_logits_of_the_answer() -> None:
     model = decoder(WithOutput)
     llm = explainer(model)
-    llm.attribute(PROMPT, ANSWER, internal_batch_size=3)  # layouts are proved once
-    for size, expected in (
-        (None, [((4, 8), 4, False)]),
-        (3, [((3, 7), 3, False), ((1, 8), 1, False)]),
-        (1, [((1, n), 1, False) for n in (5, 6, 7, 8)]),
-    ):
-        model.asked.clear()
-        llm.attribute(PROMPT, ANSWER, internal_batch_size=size)
-        assert model.asked == expected
-    model.asked.clear()
-    llm.attribute(PROMPT, ANSWER, skip_tokens=["mat", "and"])
-    assert model.asked == [((2, 7), 3, False)]
-    # Up to 1024 tokens in a pass.
-    model.position = nn.Embedding(600, 8).double()
-    model.asked.clear()
-    llm.attribute(" ".join(["cat"] * 200), ANSWER)
-    assert [shape for shape, *_ in model.asked] == [(4, 203)]
-    model.asked.clear()
-    llm.attribute(" ".join(["cat"] * 500), ANSWER)
-    assert [shape for shape, *_ in model.asked] == [(2, 501), (2, 503)]
+    for query in ("answer", "all", -1):
+        llm.attribute(PROMPT, ANSWER, query=query)  # layouts are proved once
+        for options in ({}, {"per_token": False}, {"skip_tokens": ["mat", "and"]}):
+            model.asked.clear()
+            llm.attribute(PROMPT, ANSWER, query=query, **options)
+            assert model.asked == [((1, 8), 4, False)]
 
 
 def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
     llm = explainer(decoder())
-    llm.attribute(PROMPT, ANSWER, internal_batch_size=1)
+    llm.attribute(PROMPT, ANSWER)
     assert "attribution" not in capsys.readouterr().err
-    llm.attribute(PROMPT, ANSWER, internal_batch_size=1, show_progress=True)
+    llm.attribute(PROMPT, ANSWER, show_progress=True)
     assert "LLM Attention Gradient attribution" in capsys.readouterr().err
 
 
@@ -324,7 +354,7 @@ def test_any_function_with_layers() -> None:
     model = decoder()
     expected = token_scores(model, PROMPT)
     method = AttentionGradient(lambda ids: model(ids), list(model.layers))
-    llm = LLMAttentionGradient(method, WordTokenizer())
+    llm = LLMAttentionGradient(method, WordTokenizer(), attr_target="log_prob")
     check(llm.attribute(PROMPT, ANSWER), expected)
     check(explainer(Replicated(model, 2)).attribute(PROMPT, ANSWER), expected)
     compiled = torch.compile(model, backend="eager")
@@ -426,8 +456,8 @@ def test_bad_instances() -> None:
     model, tokenizer = decoder(), WordTokenizer()
     with pytest.raises(TypeError, match="IntegratedAttentionGradient, expected"):
         LLMAttentionGradient(IntegratedAttentionGradient(model), tokenizer)
-    with pytest.raises(TypeError, match="is Decoder, expected"):
-        LLMAttentionGradient(model, tokenizer)
+    with pytest.raises(TypeError, match="is method, expected the language model"):
+        LLMAttentionGradient(model.forward, tokenizer)
     with pytest.raises(ValueError, match="has a loss_func"):
         explainer(model, loss_func=F.cross_entropy)
     with pytest.raises(ValueError, match="attr_target='loss' is unknown"):
@@ -456,16 +486,15 @@ def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (
-            {"internal_batch_size": 0},
-            ValueError,
-            "internal_batch_size=0: expected a whole",
-        ),
         ({"skip_tokens": ["nonsense"]}, ValueError, "skip_tokens holds 'nonsense'"),
         ({"skip_tokens": ANSWER.split()}, ValueError, "leaves no token of the answer"),
         ({"query": LENGTH}, ValueError, "query=5 is out of range: .* from 0 to 4"),
         ({"query": -LENGTH - 1}, ValueError, "query=-6 is out of range: .* from -5"),
-        ({"query": torch.tensor([1])}, TypeError, "None or an int, got tensor"),
+        ({"query": torch.tensor([1])}, ValueError, "query=.*expected 'answer', 'all'"),
+        ({"query": "prompt"}, ValueError, "query='prompt', expected 'answer', 'all'"),
+        ({"contrast": ANSWER}, ValueError, "do not part"),
+        ({"contrast": "the mat"}, ValueError, "do not part"),
+        ({"contrast": ""}, ValueError, "do not part"),
     ],
 )
 def test_bad_options(
@@ -503,7 +532,7 @@ def test_models_of_another_kind() -> None:
     with pytest.raises(ValueError, match="not causal"):
         explainer(model).attribute(PROMPT, ANSWER)
     last = AttentionGradient(lambda ids: model(ids)[:, -1], model.layers)
-    with pytest.raises(ValueError, match=r"returned shape \(4, 23\), expected logits"):
+    with pytest.raises(ValueError, match=r"returned shape \(1, 23\), expected logits"):
         LLMAttentionGradient(last, WordTokenizer()).attribute(PROMPT, ANSWER)
     model.config = type("Config", (), {"is_encoder_decoder": True})()
     with pytest.raises(ValueError, match="is an encoder-decoder model"):

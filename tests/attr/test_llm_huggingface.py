@@ -139,14 +139,13 @@ def test_exact(
     double = attention == "sdpa" or family == "GPT-2"
     model = build(family, attention, torch.float64 if double else torch.float32)
     method = AttentionGradient(model, multiply_by_attention=multiply, center=center)
-    llm = LLMAttentionGradient(method, tokenizer)
+    llm = LLMAttentionGradient(method, tokenizer, attr_target="log_prob")
     tolerance = 1e-9 if double else 1e-4
-    for size in (None, 2):
-        result = llm.attribute(PROMPT, ANSWER, internal_batch_size=size)
-        torch.testing.assert_close(
-            result.token_attr.double(), expected, rtol=tolerance, atol=tolerance
-        )
-        torch.testing.assert_close(result.seq_attr, result.token_attr.sum(0))
+    result = llm.attribute(PROMPT, ANSWER, query="all")
+    torch.testing.assert_close(
+        result.token_attr.double(), expected, rtol=tolerance, atol=tolerance
+    )
+    torch.testing.assert_close(result.seq_attr, result.token_attr.sum(0))
 
 
 def test_a_template_of_pieces(tokenizer: Any) -> None:
@@ -219,15 +218,14 @@ def test_what_the_model_generates(tokenizer: Any) -> None:
 
 def test_only_the_logits_of_the_answer(tokenizer: Any) -> None:
     model = build("Qwen2", "sdpa")
-    shapes = []
+    shapes: list[tuple[int, ...]] = []
     model.lm_head.register_forward_hook(lambda *a: shapes.append(tuple(a[2].shape)))
     llm = LLMAttentionGradient(AttentionGradient(model), tokenizer)
-    llm.attribute(PROMPT, ANSWER)  # the layout is proved once
-    shapes.clear()
-    result = llm.attribute(PROMPT, ANSWER)
-    tokens = len(result.output_tokens)
-    assert shapes == [(tokens, tokens, 330)]
-    assert not model._forward_pre_hooks
+    for query, prefill in (("answer", [(1, 1, 330)]), ("all", [])):
+        llm.attribute(PROMPT, ANSWER, query=query)  # the layout is proved once
+        shapes.clear()
+        result = llm.attribute(PROMPT, ANSWER, query=query)
+        assert shapes == [*prefill, (1, len(result.output_tokens), 330)]
 
 
 def test_a_model_that_answers_in_data_parallel(tokenizer: Any) -> None:

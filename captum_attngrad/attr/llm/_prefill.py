@@ -22,6 +22,10 @@ class NotContinuableError(Exception):
     """The prompt cannot be read from a cache; the message says why."""
 
 
+class NoCacheError(NotContinuableError):
+    """The model has no cache at all."""
+
+
 class PrefilledPrompt:
     """
     A prompt that a model has read: its keys and values, all but those of the last
@@ -73,7 +77,7 @@ def prefill(model: Any, prompt: Prompt, cache: Any = None) -> PrefilledPrompt:
     """
     why_not = _takes_no_cache(model)
     if why_not:
-        raise NotContinuableError(why_not)
+        raise NoCacheError(why_not)
     if prompt.ids.shape[1] < 2:
         raise NotContinuableError("a prompt of one token leaves nothing to read first")
     given = {} if cache is None else {"past_key_values": cache}

@@ -90,6 +90,7 @@ class AnswerExplainer:
     ) -> Explained:
         """From prompt and answer as one text."""
         answer = scores.answer
+        self._check_query(prompt_ids.shape[1] - 1 + int(scores.places[0]))
         text = torch.cat([prompt_ids, answer[None, :-1]], dim=1)
         length = prompt_ids.shape[1]
         return self._explain(
@@ -137,8 +138,24 @@ class AnswerExplainer:
                 of_call = self._of_call(answer, prompt, prefilled, position)
                 rows.append(total_over_layers(layers, of_call))
         total = torch.cat(rows)
+        if total.shape[1] != prompt + answer - 1:
+            raise ValueError(
+                f"The attention has {total.shape[1]} keys for a text of "
+                f"{prompt + answer - 1} tokens, so keys cannot be matched with tokens "
+                "(a prefix, a window or pooling?). Choose layers that attend to the "
+                "tokens of the text with layer=[...]."
+            )
         _check_causal(total, scores.places, prompt, per_token)
         return Explained(total[:, :prompt], found.detach(), scores.log_probs)
+
+    def _check_query(self, first: int) -> None:
+        """``first``: the position that predicts the first explained token."""
+        if isinstance(self.query, int) and not -first - 1 <= self.query <= first:
+            raise ValueError(
+                f"query={self.query} is out of range: the first explained token is "
+                f"predicted at position {first}, so positions go from 0 to {first}, "
+                f"or from {-first - 1} to -1."
+            )
 
     @staticmethod
     def _parts(scores: Tensor, per_token: bool) -> Iterator[Tensor]:

@@ -37,6 +37,7 @@ from captum_attngrad.attr.llm._answer import (
 )
 from captum_attngrad.attr.llm._prefill import (
     Continuation,
+    NoCacheError,
     NotContinuableError,
     PrefilledPrompt,
     prefill,
@@ -69,8 +70,8 @@ class LLMAttentionGradient(Attribution):
     Cost: little more than a forward pass over prompt and answer, in the memory of the
     cache and of the answer's graph. With ``per_token`` (the default), one backward pass
     more through the answer's positions for each of its tokens. Where the model keeps no
-    cache whose keys are the tokens (recurrent layers, functions in place of a model),
-    all of the text is differentiated, and a warning says why.
+    cache, all of the text is differentiated; where its cache cannot be matched with the
+    tokens (recurrent layers), too, and a warning says why.
 
     The multiplication by the attention weights and the sum over the answer rows are
     this class's choices. Based on the attention gradient of S. Chakraborty, T. Le,
@@ -316,6 +317,8 @@ class LLMAttentionGradient(Attribution):
             return prompt, None
         try:
             return prompt, prefill(self.model, prompt)
+        except NoCacheError:
+            return prompt, None
         except NotContinuableError as reason:
             _warn_of_full_pass(str(reason))
             return prompt, None
