@@ -180,7 +180,7 @@ def test_as_captums_own_classes_show_it(tokenizer: Any) -> None:
     for target in (ANSWER, answer):
         expected = theirs.attribute(inp, target)
         result = ours.attribute(inp, target)
-        assert type(result) is type(expected)
+        assert isinstance(result, type(expected))
         assert result.input_tokens == expected.input_tokens
         assert result.output_tokens == expected.output_tokens
         assert result.token_attr.shape == expected.token_attr.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,18 +26,26 @@ class Prompt:
     Args:
         inp (InterpretableInput): what the user asked about.
         ids (Tensor): token ids, ``(1, tokens)``.
+        text (str): the text.
+        offsets (list of (int, int), optional): the characters that each token was made
+            from, where the tokenizer tells.
         shares (Tensor, optional): of a template, ``(tokens, features)``: how much of
             a token's score is a feature's.
+        names (list of str, optional): of the features.
+            Default: the values of ``inp``
     """
 
     inp: TextTokenInput | TextTemplateInput
     ids: Tensor
+    text: str
+    offsets: list[Span] | None = None
     shares: Tensor | None = None
+    names: list[str] | None = None
 
     @property
     def features(self) -> list[str]:
         """The names of the features."""
-        return list(self.inp.values)
+        return list(self.inp.values) if self.names is None else self.names
 
     def of_features(self, scores: Tensor) -> Tensor:
         """``(rows, tokens)`` to ``(rows, features)``."""
@@ -55,9 +64,9 @@ def read_prompt(inp: str | InterpretableInput, tokenizer: TokenizerLike) -> Prom
         ValueError: if it is empty, or its features cannot be found in its text.
     """
     if isinstance(inp, str):
-        inp = TextTokenInput(inp, tokenizer)
-    if isinstance(inp, TextTokenInput):
-        prompt = Prompt(inp, inp.to_model_input())
+        prompt = _from_tokens(TextTokenInput(inp, tokenizer), inp, tokenizer)
+    elif isinstance(inp, TextTokenInput):
+        prompt = _from_tokens(inp, None, tokenizer)
     elif isinstance(inp, TextTemplateInput):
         prompt = _from_template(inp, tokenizer)
     else:
@@ -74,6 +83,26 @@ def read_prompt(inp: str | InterpretableInput, tokenizer: TokenizerLike) -> Prom
     return prompt
 
 
+def _from_tokens(
+    inp: TextTokenInput, text: str | None, tokenizer: TokenizerLike
+) -> Prompt:
+    """``text``: what the tokens were made from, if that is known."""
+    ids = inp.to_model_input()
+    # A decoded text has the special tokens in it.
+    given = tokenizer.decode(ids[0]) if text is None else text
+    special = text is not None
+    try:
+        offsets = _offsets(given, ids[0].tolist(), tokenizer, special)
+    except (ValueError, IndexError):
+        # They are needed only to score other features than tokens.
+        return Prompt(inp, ids, given)
+    names = None
+    if special:
+        words = [given[slice(*span)].strip() for span in offsets]
+        names = [word or value for word, value in zip(words, inp.values, strict=True)]
+    return Prompt(inp, ids, given, offsets, names=names)
+
+
 def _from_template(inp: TextTemplateInput, tokenizer: TokenizerLike) -> Prompt:
     text = inp.to_model_input()
     spans = _spans_of_values(inp, text)
@@ -82,11 +111,22 @@ def _from_template(inp: TextTemplateInput, tokenizer: TokenizerLike) -> Prompt:
     ids = tokenizer.encode(text, return_tensors="pt", add_special_tokens=special)
     offsets = _offsets(text, ids[0].tolist(), tokenizer, special)
     groups = list(range(len(spans))) if inp.mask is None else inp.formatted_mask
-    owner = [-1] * len(text)  # the feature of each character
+    of_features: list[list[Span]] = [[] for _ in range(inp.n_itp_features)]
     for group, own in zip(groups, spans, strict=True):
-        for start, end in own:
-            owner[start:end] = [group] * (end - start)
-    shares = torch.zeros(len(offsets), inp.n_itp_features, dtype=torch.float64)
+        of_features[group] += own
+    return Prompt(inp, ids, text, offsets, shares_of_spans(text, offsets, of_features))
+
+
+def shares_of_spans(
+    text: str, offsets: list[Span], features: Sequence[Sequence[Span]]
+) -> Tensor:
+    """How much of each token belongs to each feature, ``(tokens, features)``; spans do
+    not overlap."""
+    owner = [-1] * len(text)  # the feature of each character
+    for feature, spans in enumerate(features):
+        for start, end in spans:
+            owner[start:end] = [feature] * (end - start)
+    shares = torch.zeros(len(offsets), len(features), dtype=torch.float64)
     for i, (start, end) in enumerate(offsets):
         # The space that many tokens begin with belongs to nobody.
         inked = [c for c in range(start, end) if not text[c].isspace()]
@@ -94,7 +134,7 @@ def _from_template(inp: TextTemplateInput, tokenizer: TokenizerLike) -> Prompt:
             if owner[c] >= 0:
                 shares[i, owner[c]] += 1
     total = shares.sum(dim=1, keepdim=True)
-    return Prompt(inp, ids, shares / total.masked_fill(total == 0, 1))
+    return shares / total.masked_fill(total == 0, 1)
 
 
 def _spans_of_values(inp: TextTemplateInput, text: str) -> list[list[Span]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -13,7 +12,6 @@ import torch
 from captum.attr import (
     Attribution,
     InterpretableInput,
-    LLMAttributionResult,
     TextTemplateInput,
     TextTokenInput,
 )
@@ -44,9 +42,7 @@ from captum_attngrad.attr.llm._prefill import (
 )
 from captum_attngrad.attr.llm._prompt import Prompt, read_prompt
 from captum_attngrad.attr.llm._rows import AnswerExplainer, Explained, Query
-
-# Linked by newer versions of Captum to the features it is about.
-_LINKS_INPUT = "inp" in inspect.signature(LLMAttributionResult).parameters
+from captum_attngrad.attr.llm.result import AnswerAttribution
 
 
 class LLMAttentionGradient(Attribution):
@@ -159,7 +155,7 @@ class LLMAttentionGradient(Attribution):
         per_token: bool = True,
         contrast: str | Tensor | None = None,
         show_progress: bool = False,
-    ) -> LLMAttributionResult:
+    ) -> AnswerAttribution:
         r"""
         Args:
 
@@ -211,7 +207,8 @@ class LLMAttentionGradient(Attribution):
                         Default: False
 
         Returns:
-            *LLMAttributionResult*, Captum's, with
+            *AnswerAttribution*, an ``LLMAttributionResult`` of Captum with further
+            views (``top``, ``aggregate``, ``span``, ``to_json``), with
             - **seq_attr** (*Tensor*): ``(features,)``, for the whole answer (all its
                         explained tokens).
             - **token_attr** (*Tensor*): ``(answer tokens, features)``; None without
@@ -219,9 +216,9 @@ class LLMAttentionGradient(Attribution):
                         token likelier. In units of ``attr_target`` (without
                         ``multiply_by_attention``: per unit of attention).
             - **input_tokens**, **output_tokens** (*list[str]*): their names.
-            - **output_probs** (*Tensor*, Captum 0.9 and newer): ``(answer tokens,)``,
-                        the probability of each token.
-            - **inp** (Captum 0.9 and newer): the prompt.
+            - **output_probs** (*Tensor*): ``(answer tokens,)``, the probability of
+                        each token.
+            - **inp** (*InterpretableInput*): the prompt.
 
         Raises:
             TypeError: a prompt or an answer of another type.
@@ -297,7 +294,7 @@ class LLMAttentionGradient(Attribution):
     def get_name(cls) -> str:
         return "LLM Attention Gradient"
 
-    def attribute_future(self) -> Callable[[], LLMAttributionResult]:
+    def attribute_future(self) -> Callable[[], AnswerAttribution]:
         r"""
         This method is not implemented for LLMAttentionGradient.
         """
@@ -389,23 +386,25 @@ class LLMAttentionGradient(Attribution):
 
     def _result(
         self, prompt: Prompt, scores: TokenScores, explained: Explained, per_token: bool
-    ) -> LLMAttributionResult:
-        rows = prompt.of_features(explained.scores)
+    ) -> AnswerAttribution:
+        rows, log_probs = explained.scores, explained.log_probs
         total = rows.sum(dim=0)
-        log_probs = explained.log_probs.to(rows)
         if self.attr_target == "prob" and scores.others is None:
             # d p = p d(log p), for a token and for the product of all.
-            rows = rows * log_probs.exp().unsqueeze(1) if per_token else rows
-            total = total * log_probs.sum().exp()
-        more: dict[str, Any] = {}
-        if _LINKS_INPUT:
-            more = {"inp": prompt.inp, "output_probs": log_probs.exp()}
-        return LLMAttributionResult(
-            seq_attr=total,
-            token_attr=rows if per_token else None,
+            rows = rows * log_probs.exp().unsqueeze(1).to(rows) if per_token else rows
+            total = total * log_probs.sum().exp().to(total)
+        of_features = prompt.of_features
+        return AnswerAttribution(
+            seq_attr=of_features(total.unsqueeze(0)).squeeze(0),
+            token_attr=of_features(rows) if per_token else None,
             input_tokens=prompt.features,
             output_tokens=labels(scores.explained, self.tokenizer),
-            **more,
+            output_probs=log_probs.exp().to(rows),
+            prompt_text=prompt.text,
+            offsets=prompt.offsets,
+            prompt_seq_attr=total,
+            prompt_token_attr=rows if per_token else None,
+            inp=prompt.inp,
         )
 
 
