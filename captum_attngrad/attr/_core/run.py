@@ -162,11 +162,7 @@ class Runner:
         additional_forward_args: object | None,
         *,
         graph: bool,
-        value_gradients: bool = True,
-        intervention: Intervention | None = None,
-        embedding: Module | None = None,
-        put_in: Tensor | None = None,
-        surroundings: Callable[[], AbstractContextManager[Any]] | None = None,
+        **options: Any,
     ) -> Run:
         """
         Run the model and score its output.
@@ -174,11 +170,7 @@ class Runner:
         Args:
             inputs, target, additional_forward_args: as for ``attribute``.
             graph (bool): whether the score is differentiated.
-            value_gradients (bool): whether calls need the gradients of their values.
-            intervention (Intervention, optional): what happens at the attention calls.
-            embedding (Module, optional): the layer whose output is of interest.
-            put_in (Tensor, optional): what ``embedding`` is made to return.
-            surroundings (Callable, optional): makes a context for the forward pass.
+            **options: as for :meth:`open`. ``value_gradients`` is ``graph`` by default.
 
         Raises:
             ValueError: if a layer does not run, or has no attention.
@@ -187,16 +179,10 @@ class Runner:
             NotImplementedError: if replicas of the model run, and ``embedding`` is
                 given.
         """
+        score_of = self.score_of(target, inputs)
+        options = {"value_gradients": graph, **options}
         with self.open(
-            inputs,
-            additional_forward_args,
-            self.score_of(target, inputs),
-            graph=graph,
-            value_gradients=graph and value_gradients,
-            intervention=intervention,
-            embedding=embedding,
-            put_in=put_in,
-            surroundings=surroundings,
+            inputs, additional_forward_args, score_of, graph=graph, **options
         ) as opened:
             record = self._found(opened)
             gradient = None
@@ -209,7 +195,7 @@ class Runner:
                     if gradient is None:
                         raise embeddings_off_path()
             self._arrange(record, opened.arguments)
-        given = None
+        embeddings = None
         if opened.embeddings is not None:
             if len(record.parts) > 1:
                 raise NotImplementedError(
@@ -217,8 +203,8 @@ class Runner:
                     "a path of embeddings. Pass the model itself "
                     "(data_parallel.module)."
                 )
-            given = None if put_in is not None else opened.embeddings.given
-        return Run(record, opened.score, given, gradient)
+            embeddings = opened.embeddings.given if opened.vectors is None else None
+        return Run(record, opened.score.detach(), embeddings, gradient)
 
     def record(
         self, inputs: Inputs, additional_forward_args: object | None
@@ -243,23 +229,27 @@ class Runner:
         score_of: ScoreOf,
         *,
         graph: bool,
-        value_gradients: bool = False,
-        several_backward_passes: bool = False,
-        intervention: Intervention | None = None,
         embedding: Module | None = None,
         put_in: Tensor | None = None,
         surroundings: Callable[[], AbstractContextManager[Any]] | None = None,
+        **capture: Any,
     ) -> Iterator[OpenRun]:
-        """Run the model; inside the block its score can be differentiated, whatever
-        the caller's gradient mode is. Arguments as for :meth:`run`."""
+        """
+        Run the model. Inside the block its score can be differentiated, whatever the
+        caller's gradient mode is.
+
+        Args:
+            inputs, additional_forward_args: as for ``attribute``.
+            score_of (Callable): what makes a tensor out of the model's output.
+            graph (bool): whether the run has a graph.
+            embedding (Module, optional): the layer whose output is of interest.
+            put_in (Tensor, optional): what ``embedding`` is made to return.
+            surroundings (Callable, optional): makes a context for the forward pass.
+            **capture: as for :meth:`_recorder`.
+        """
 
         def forward(arguments: Arguments, lazy: bool) -> OpenRun:
-            recorder = self._recorder(
-                value_gradients=value_gradients,
-                lazy=lazy,
-                intervention=intervention,
-                backward_passes=several_backward_passes,
-            )
+            recorder = self._recorder(lazy=lazy, **capture)
             vectors = None if put_in is None else put_in.clone().requires_grad_()
             with contextlib.ExitStack() as around:
                 around.enter_context(torch.set_grad_enabled(graph))
@@ -331,17 +321,23 @@ class Runner:
         value_gradients: bool = False,
         lazy: bool = False,
         intervention: Intervention | None = None,
-        backward_passes: bool = False,
+        several_backward_passes: bool = False,
     ) -> Recorder:
-        """``backward_passes``: there will be several, or one with a batch of
-        cotangents."""
-        model = self.forward_func if isinstance(self.forward_func, Module) else None
+        """
+        Args:
+            value_gradients (bool): whether calls need the gradients of their values.
+            lazy (bool): whether the graph begins at the first attention call.
+            intervention (Intervention, optional): what happens at the attention calls.
+            several_backward_passes (bool): whether there will be several, or one with
+                a batch of cotangents.
+        """
+        is_module = isinstance(self.forward_func, Module)
         return Recorder(
             self.layers,
-            model=model,
+            model=self.forward_func if is_module else None,
             value_gradients=value_gradients,
             lazy_graph=lazy,
-            skip_unused_rows=not backward_passes,
+            skip_unused_rows=not several_backward_passes,
             intervention=intervention,
         )
 

@@ -115,11 +115,6 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
             raise ValueError(f"scale={scale!r} is unknown: it is 'together' or 'one'.")
         self._scale = scale
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient is multiplied by the attention weights."""
-        return True
-
     def has_convergence_delta(self) -> bool:
         return True
 

@@ -146,11 +146,6 @@ class AttentionRelevance(AttentionGradientAttribution):
         ]
         self._signed = signed
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient is multiplied by the attention weights."""
-        return True
-
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
         self,
