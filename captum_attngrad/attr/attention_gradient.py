@@ -33,9 +33,11 @@ class AttentionGradient(PairScoresAttribution):
     Based on S. Chakraborty, T. Le, P. Gurram and R. Tomsett, *Paying Attention to
     Attention for Explanation* (2020).
 
+    Several layers must have the same keys; their scores are added.
+
     Use it on models in ``eval()`` mode. Do not read the raw gradient as "what happens
     if the token is left out": it is the effect of *more attention* to the token.
-    ``multiply_by_attention=True`` weighs it with the attention that is there.
+    ``multiply_by_attention=True`` weights it by the attention that is there.
     """
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]

@@ -25,9 +25,9 @@ class AttentionWeights(AttentionAttribution):
     those of one query row), averaged over the heads of a layer and added over the
     layers, :math:`\sum_l \frac{1}{H} \sum_h \sum_q A^{lh}_{qk}`.
 
-    This is the baseline that everybody knows, not an explanation of the output: it
-    has no sign, is the same for every target, and a token may be attended to without
-    any effect. For what attention does to an output, use :class:`AttentionGradient`
+    This is the usual baseline, and not an explanation of the output: it has no sign, is
+    the same for every target, and a token may receive attention without any effect.
+    For the effect of attention on an output, use :class:`AttentionGradient`
     or :class:`IntegratedAttentionGradient`.
 
     Cost: one forward pass without autograd. On fused attention the sum over the
@@ -54,7 +54,7 @@ class AttentionWeights(AttentionAttribution):
             inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
                         computed, batch first, as for
                         :meth:`AttentionGradient.attribute`.
-            target (optional): Accepted for the sake of one interface and not used:
+            target (optional): Not used; it is there so that all methods are alike:
                         attention weights are the same for every output.
                         Default: None
             additional_forward_args (Any, optional): Further arguments of

@@ -179,8 +179,8 @@ class PairScoresAttribution(AttentionGradientAttribution):
             multiply_by_attention (bool, optional): Multiply the gradient by the
                         attention weights, :math:`A \odot G`.
                         Default: False
-            center (bool, optional): Take the attention-weighted mean of its row off
-                        the gradient, :math:`G_{qk} - \sum_j A_{qj} G_{qj}`. The
+            center (bool, optional): Subtract the attention-weighted mean of its row
+                        from the gradient, :math:`G_{qk} - \sum_j A_{qj} G_{qj}`. The
                         weights of a row sum to one, so a constant added to a row of
                         the gradient means nothing; the centered gradient is free of
                         it, and does not change when a constant moves between the
@@ -191,10 +191,9 @@ class PairScoresAttribution(AttentionGradientAttribution):
             positive_only (bool, optional): Set the negative scores of single
                         (query, key) pairs to 0 before they are summed, as Grad-SAM
                         (Barkan et al. 2021) does with ``multiply_by_attention``.
-                        What speaks against the output is lost, and the sum over the
-                        queries has no closed form any more: it is taken in blocks of
-                        queries, in bounded memory and in time that grows with
-                        queries x keys.
+                        What opposes the output is lost, and the sum over the queries
+                        no longer has a closed form: it is taken in blocks of queries,
+                        in bounded memory and in time that grows with queries x keys.
                         Default: False
             heads (list[int] or Tensor, optional): The heads that count: indices, for
                         every layer alike, or a boolean mask, ``(heads,)`` or
@@ -202,10 +201,10 @@ class PairScoresAttribution(AttentionGradientAttribution):
                         ``layer`` (within one module, as they run).
                         Default: None, all heads
             loss_func (Callable, optional): ``loss_func(output, target)``, one number
-                        or one number for each example, as
+                        or one number for each example, such as
                         ``torch.nn.functional.cross_entropy``. If given, minus the
-                        loss is explained in place of ``output[target]``. A loss
-                        reduced to one number is computed for each example by itself.
+                        loss is explained instead of ``output[target]``. A loss that is
+                        reduced to one number is computed for each example separately.
                         Default: None
         """
         super().__init__(

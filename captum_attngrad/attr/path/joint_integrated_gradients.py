@@ -49,8 +49,7 @@ class JointIntegratedGradients(EmbeddingAttribution):
     of the baseline without attention (completeness; the convergence delta says how
     closely).
 
-    It was found in a search for scores that need few passes. On 876 movie reviews and a
-    six-layer BERT, three steps of it were better than fifty of Integrated Gradients in
+    On 876 movie reviews and a six-layer BERT, three steps of it were better than fifty of Integrated Gradients in
     agreement with leave-one-out, polarity and inhibitor gain, equal in
     comprehensiveness, and worse in sufficiency by 0.004 to 0.010; on an LSTM with one
     attention layer it was better in agreement with leave-one-out, and worse by at most
@@ -63,8 +62,8 @@ class JointIntegratedGradients(EmbeddingAttribution):
     two forward passes more (three where the size of the embeddings does not show which
     of their dimensions is the batch). Fused attention stays fused, and no tensor of
     (queries x keys) is built. When not to use it: where baselines mean nothing to the
-    model (no mask, unknown or padding token), or where it is the attention alone that
-    is asked about (:class:`IntegratedAttentionGradient`).
+    model (it has no mask, unknown or padding token), or where only attention is of
+    interest (use :class:`IntegratedAttentionGradient`).
     """
 
     def has_convergence_delta(self) -> bool:
@@ -131,7 +130,7 @@ class JointIntegratedGradients(EmbeddingAttribution):
                         goes to 0 as ``n_steps`` grows.
 
         Raises:
-            TypeError: ``embedding`` is no module.
+            TypeError: ``embedding`` is not a module.
             ValueError: no attention in a layer; keys that are not the tokens; an
                         embedding that is not called once; baselines of another shape;
                         a target that is missing or out of range; an unknown method,
