@@ -1,4 +1,4 @@
-"""What an embedding layer gives, seen or exchanged during a forward pass."""
+"""The output of an embedding layer, seen or replaced during a forward pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_embedding(embedding: Any) -> Module:
 
 
 class Embeddings:
-    """What one embedding layer gave in one forward pass, and was made to give."""
+    """What one embedding layer returned in one forward pass."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -58,8 +58,8 @@ class Embeddings:
 
 @contextmanager
 def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embeddings]:
-    """See what ``module`` returns while the block runs, and return ``put_in`` in its
-    place if there is one."""
+    """See what ``module`` returns while the block runs, and replace it by ``put_in`` if
+    that is given."""
     seen = Embeddings(type(module).__name__)
 
     def after(_: Module, args: Any, output: Any) -> Tensor | None:

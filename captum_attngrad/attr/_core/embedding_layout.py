@@ -1,8 +1,7 @@
 """Which dimension of an embedding holds the examples.
 
-Most models embed ``(batch, tokens)``; XLNet turns its ids around first. Where sizes
-leave a doubt, it is settled by changing one example at a time: what changes in the
-embedding is that example.
+Most models embed ``(batch, tokens)``; XLNet transposes its ids first. If sizes do not
+decide, one example at a time is changed: what changes in the embedding is that example.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from torch import Tensor
 
 Run = Callable[[tuple[Tensor, ...]], Tensor]
 
-# What has changed differs by more than this share of the largest difference: other
-# entries may be rounded otherwise.
-_CHANGED = 1e-3
+# An entry has changed if it differs by more than this share of the largest difference:
+# the others may differ in rounding.
+_MIN_CHANGE = 1e-3
 
 
 def batch_dimension(
@@ -68,7 +67,7 @@ def batch_dimension(
             break
     if len(fitting) == 1 and proved:
         return fitting[0]
-    # All examples are alike, and like their baselines: only their number tells them.
+    # All examples are alike, and like their baselines: only their number helps.
     rows, columns = doubled().shape[:2]
     twice = {(2 * examples, given.shape[1]): 0, (given.shape[0], 2 * examples): 1}
     found = twice.get((rows, columns))
@@ -106,4 +105,4 @@ def _where_changed(given: Tensor, other: Tensor) -> Tensor:
     if given.shape != other.shape:
         return torch.cartesian_prod(*(torch.arange(n) for n in given.shape[:2]))
     difference = (other - given).abs().amax(dim=2)
-    return (difference > _CHANGED * difference.max()).nonzero()
+    return (difference > _MIN_CHANGE * difference.max()).nonzero()

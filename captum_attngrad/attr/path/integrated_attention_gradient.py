@@ -61,11 +61,11 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
 
     Cost: ``n_steps`` forward and backward passes, several in one larger batch, and
     one more forward pass; with ``scale="one"`` the ``n_steps`` are taken for each
-    attention call. The output without any attention need not be a plausible one. To ask
-    what happens to the output without a *token*, use Captum's IntegratedGradients with a
-    masked baseline, or Occlusion. If a normalization directly follows the attention's
-    output and undoes the scaling (Gemma 2), nearly all of the change happens close to
-    :math:`\alpha = 0`: look at the convergence delta, and use
+    attention call. The output without any attention need not be a plausible one. To
+    ask what happens to the output without a *token*, use Captum's IntegratedGradients
+    with a masked baseline, or Occlusion. If a normalization directly follows the
+    attention's output and undoes the scaling (Gemma 2), nearly all of the change
+    happens close to :math:`\alpha = 0`: look at the convergence delta, and use
     :class:`AttentionGradient` if it stays large.
 
     Y. Hao, L. Dong, F. Wei and K. Xu, *Self-Attention Attribution: Interpreting

@@ -49,18 +49,18 @@ class JointIntegratedGradients(EmbeddingAttribution):
     of the baseline without attention (completeness; the convergence delta says how
     closely).
 
-    On 876 movie reviews and a six-layer BERT, three steps of it were better than fifty of Integrated Gradients in
-    agreement with leave-one-out, polarity and inhibitor gain, equal in
-    comprehensiveness, and worse in sufficiency by 0.004 to 0.010; on an LSTM with one
-    attention layer it was better in agreement with leave-one-out, and worse by at most
-    0.005 in comprehensiveness and sufficiency. :class:`AttentionDeepLift` did better on
-    the BERT (``benchmarks/search`` has the numbers). The scores are best for an output
-    that does not saturate: explain :func:`~captum_attngrad.attr.log_odds` and not a
-    probability.
+    On 876 movie reviews and a six-layer BERT, three steps of it were better than fifty
+    of Integrated Gradients in agreement with leave-one-out, polarity and inhibitor
+    gain, equal in comprehensiveness, and worse in sufficiency by 0.004 to 0.010. On an
+    LSTM with one attention layer it was better in agreement with leave-one-out, and
+    worse by at most 0.005 in comprehensiveness and sufficiency.
+    :class:`AttentionDeepLift` did better on the BERT; ``benchmarks/search`` has the
+    numbers. The scores are best for an output that does not saturate: explain
+    :func:`~captum_attngrad.attr.log_odds` and not a probability.
 
     Cost: ``n_steps`` forward and backward passes, several in one larger batch, and
-    two forward passes more (three where the size of the embeddings does not show which
-    of their dimensions is the batch). Fused attention stays fused, and no tensor of
+    two more forward passes (three if the size of the embeddings does not show which of
+    their dimensions is the batch). Fused attention stays fused, and no tensor of
     (queries x keys) is built. When not to use it: where baselines mean nothing to the
     model (it has no mask, unknown or padding token), or where only attention is of
     interest (use :class:`IntegratedAttentionGradient`).

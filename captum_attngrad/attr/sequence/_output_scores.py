@@ -53,9 +53,9 @@ def check_output(output: Tensor, targets: Tensor, ignore_index: int) -> None:
     if bool(wrong.any()):
         example, position = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"targets[{example}, {position}] = {int(targets[example, position])} is out "
-            f"of range: forward_func returned shape {shape}, so token ids go from 0 to "
-            f"{shape[2] - 1} (and {ignore_index} is ignored)."
+            f"targets[{example}, {position}] = {int(targets[example, position])} is "
+            f"out of range: forward_func returned shape {shape}, so token ids go from "
+            f"0 to {shape[2] - 1} (and {ignore_index} is ignored)."
         )
     if bool((targets == ignore_index).all()):
         raise ValueError(
