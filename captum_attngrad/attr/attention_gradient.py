@@ -66,13 +66,13 @@ class AttentionGradient(PairScoresAttribution):
                         forward_func (an attention mask, for example), one argument
                         or a tuple.
                         Default: None
-            query (int or Tensor, optional): Explain one query row in place of the
-                        sum over all: an index that holds for all examples (0 for a
-                        leading CLS token, -1 for the last position), or a tensor of
-                        integers, ``(batch,)``, with one row for each example. Where
-                        a layer is called several times in one forward pass, the
-                        rows of its calls are counted on (with layers that share
-                        one module, as in ALBERT, 0 is a row of the first of them).
+            query (int or Tensor, optional): Explain one query row instead of the sum
+                        over all: an index for all examples (0 for a leading CLS token,
+                        -1 for the last position), or a tensor of integers,
+                        ``(batch,)``, with one row for each example. If a layer is
+                        called several times in one forward pass, its rows are numbered
+                        through all calls (in ALBERT, whose layers share one module, 0
+                        is a row of the first layer).
                         Default: None
 
         Returns:

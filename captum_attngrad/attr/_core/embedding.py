@@ -50,10 +50,11 @@ class Embeddings:
                 f"The embedding layer {self._name} returns {found}, expected a tensor "
                 "(batch, tokens, features)."
             )
-        return given.detach()
+        return given
 
     def add(self, given: Any) -> None:
-        self._given.append(given)
+        # A copy, since the model may go on in place.
+        self._given.append(given.detach().clone() if torch.is_tensor(given) else given)
 
 
 @contextmanager

@@ -30,10 +30,10 @@ def batch_dimension(
 
     Args:
         name (str): of the embedding layer.
-        given (Tensor): what it gave for ``inputs``, of three dimensions.
+        given (Tensor): what it returned for ``inputs``, of three dimensions.
         inputs, baselines (tuple of Tensor): of the same shapes, batch first.
-        embedded (Callable): what it gives for other inputs of the same shapes.
-        doubled (Callable): what it gives for all examples twice.
+        embedded (Callable): what it returns for other inputs of the same shapes.
+        doubled (Callable): what it returns for all examples twice.
 
     Raises:
         ValueError: if neither dimension is that of the examples.
@@ -60,7 +60,7 @@ def batch_dimension(
                 f"The embedding layer {name} returns shape {tuple(given.shape)}, and "
                 f"when one of the {examples} examples is changed, other entries change "
                 "too, so that the examples cannot be found in it. Call model.eval() if "
-                "there is a dropout; an embedding must keep the examples apart."
+                "there is dropout. An embedding must not mix examples."
             )
         proved = True
         if len(fitting) == 1:
@@ -84,8 +84,8 @@ def batch_dimension(
 def _one_changed(
     inputs: tuple[Tensor, ...], baselines: tuple[Tensor, ...]
 ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-    """``(i, inputs)`` in which example i alone is another: its baseline, or the example
-    before it."""
+    """``(i, inputs)``, with example i replaced by its baseline or by the example before
+    it."""
     examples = len(inputs[0])
     before = tuple(each.roll(1, dims=0) if each.dim() else each for each in inputs)
     for others in (baselines, before):

@@ -160,7 +160,7 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
                         convergence delta too, at the cost of one forward pass more
                         (with ``scale="one"``, one for each attention call).
                         Default: False
-            query (int or Tensor, optional): Explain one query row in place of the
+            query (int or Tensor, optional): Explain one query row instead of the
                         sum over all, as for :meth:`AttentionGradient.attribute`.
                         Default: None
             show_progress (bool, optional): Show a progress bar over the chunks.

@@ -70,8 +70,8 @@ def source_attention(
         return found
     raise ValueError(
         f"Source and outputs both have {outputs} tokens, and the model has no causal "
-        "self-attention, so that attention to the source cannot be told from other "
-        "attention. Pass the modules that attend to the source as layer: some of "
+        "self-attention, so that attention to the source looks like other attention. "
+        "Pass the modules that attend to the source as layer: some of "
         f"{names_of(free)}."
     )
 
@@ -122,7 +122,7 @@ def _nothing_fits(layers: list[LayerCalls], outputs: int) -> str:
         f"each of them: neither {outputs} queries in one call, nor {outputs} calls "
         "with one query each and the same keys. Found (queries x keys): "
         f"{'; '.join(listed)}. forward_func must return all outputs of the decoder; "
-        "those that are not to be explained get ignore_index in targets."
+        "set the targets of those that you do not want to explain to ignore_index."
     )
 
 
