@@ -7,7 +7,7 @@ the gradient of a model's output.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,9 +18,8 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType, formatted_arguments, formatted_inputs
 from captum_attngrad.attr._core.checks import (
-    check_every_layer_on_path,
     check_layers_found,
-    check_some_layer_on_path,
+    check_on_path,
     warn_of_untracked,
 )
 from captum_attngrad.attr._core.embedding import (
@@ -290,15 +289,12 @@ class Runner:
         self._arrange(record, opened.arguments)
         return record
 
-    def check_on_path(self, record: AttentionRecord) -> None:
+    def check_on_path(self, calls: Iterable[AttentionCall]) -> None:
         """
         Raises:
             RuntimeError: if the score does not depend on the attention weights.
         """
-        if self._needs_every_layer:
-            check_every_layer_on_path(record, self.layers)
-        else:
-            check_some_layer_on_path(record)
+        check_on_path(list(calls), self.layers if self._needs_every_layer else ())
 
     # -- one forward pass -------------------------------------------------------------
 
@@ -408,7 +404,7 @@ class Runner:
         output = output_tensor(self._call(arguments, recorder))
         record = recorder.finish()
         record.compute_gradients(output.sum())
-        check_some_layer_on_path(record)
+        check_on_path(record.calls)
 
 
 def _lazily(forward: Callable[[bool], OpenRun]) -> OpenRun:
