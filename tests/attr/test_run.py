@@ -58,20 +58,20 @@ def test_score_and_embeddings(graph: bool, loss: Any) -> None:
 
 def test_gradient_of_embeddings_that_are_put_in() -> None:
     model, (ids, mask) = classifier(), token_ids()
-    put_in = torch.randn(4, 5, 8, dtype=torch.float64)
+    replacement = torch.randn(4, 5, 8, dtype=torch.float64)
     whole = classifier(embed=False)
     whole.load_state_dict(model.state_dict(), strict=False)
-    leaf = put_in.clone().requires_grad_()
+    leaf = replacement.clone().requires_grad_()
     expected = whole(leaf, mask)[:, 1]
     (gradient,) = torch.autograd.grad(expected.sum(), leaf)
     run = runner(model).run(
-        ids, 1, mask, graph=True, embedding=model.embedding, put_in=put_in
+        ids, 1, mask, graph=True, embedding=model.embedding, replacement=replacement
     )
     close(run.score, expected.detach())
     assert run.embedding_gradient is not None
     close(run.embedding_gradient, gradient)
     assert run.embeddings is None
-    assert not put_in.requires_grad
+    assert not replacement.requires_grad
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -150,9 +150,7 @@ def test_one_layer_that_is_not_on_the_path() -> None:
     source, fed, targets, _ = batch()
     first, second = model.model.transformer.decoder.layers
     both = [first.multihead_attn, second.multihead_attn]
-    with pytest.raises(
-        RuntimeError, match=r"0\.multihead_attn.* not on the path"
-    ):
+    with pytest.raises(RuntimeError, match=r"0\.multihead_attn.* not on the path"):
         SequenceAttentionGradient(model, both).attribute((source, fed), targets)
     with pytest.warns(
         UserWarning, match=r"layers\.0\.multihead_attn'; they count as 0"

@@ -58,22 +58,25 @@ class Embeddings:
 
 
 @contextmanager
-def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embeddings]:
-    """See what ``module`` returns while the block runs, and replace it by ``put_in`` if
-    that is given."""
+def embeddings_of(
+    module: Module, replacement: Tensor | None = None
+) -> Iterator[Embeddings]:
+    """See what ``module`` returns while the block runs, and replace it if a replacement
+    is given."""
     seen = Embeddings(type(module).__name__)
 
     def after(_: Module, args: Any, output: Any) -> Tensor | None:
         seen.add(output)
-        if put_in is None:
+        if replacement is None:
             return None
-        if torch.is_tensor(output) and output.shape != put_in.shape:
+        if torch.is_tensor(output) and output.shape != replacement.shape:
             raise RuntimeError(
                 f"The embedding layer {type(module).__name__} returned "
-                f"{tuple(output.shape)} in one forward pass and {tuple(put_in.shape)} "
-                "in another. What it embeds must not depend on the size of the batch."
+                f"{tuple(output.shape)} in one forward pass and "
+                f"{tuple(replacement.shape)} in another. What it embeds must not "
+                "depend on the size of the batch."
             )
-        return put_in.clone()  # a model may write to what it embeds
+        return replacement.clone()  # a model may write to what it embeds
 
     with hooked(module.register_forward_hook, after):
         yield seen

@@ -27,14 +27,14 @@ from captum_attngrad.attr._core.embedding import (
     embeddings_of,
     embeddings_off_path,
 )
-from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
-from captum_attngrad.attr._core.surroundings import (
+from captum_attngrad.attr._core.environment import (
     gradients_allowed,
     not_compiled,
     uncompiled,
-    usable,
+    without_inference_tensors,
     without_replicas,
 )
+from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
 from captum_attngrad.attr._core.target import (
     LossFunction,
     loss_scores,
@@ -84,7 +84,7 @@ class OpenRun:
         score (Tensor): what ``score_of`` returned.
         recorder (Recorder): what saw the attention calls.
         arguments (Arguments): what forward_func was called with.
-        surroundings (Any): what the ``surroundings`` gave on entering.
+        entered (Any): what the context of the forward pass gave on entering.
         embeddings (Embeddings, optional): what the embedding layer returned.
         vectors (Tensor, optional): the leaf that was put in the place of it.
     """
@@ -92,7 +92,7 @@ class OpenRun:
     score: Tensor
     recorder: Recorder
     arguments: Arguments
-    surroundings: Any = None
+    entered: Any = None
     embeddings: Embeddings | None = None
     vectors: Tensor | None = None
 
@@ -229,8 +229,8 @@ class Runner:
         *,
         graph: bool,
         embedding: Module | None = None,
-        put_in: Tensor | None = None,
-        surroundings: Callable[[], AbstractContextManager[Any]] | None = None,
+        replacement: Tensor | None = None,
+        context: Callable[[], AbstractContextManager[Any]] | None = None,
         **capture: Any,
     ) -> Iterator[OpenRun]:
         """
@@ -242,27 +242,29 @@ class Runner:
             score_of (Callable): what makes a tensor out of the model's output.
             graph (bool): whether the run has a graph.
             embedding (Module, optional): the layer whose output is of interest.
-            put_in (Tensor, optional): what ``embedding`` is made to return.
-            surroundings (Callable, optional): makes a context for the forward pass.
+            replacement (Tensor, optional): what ``embedding`` returns instead.
+            context (Callable, optional): makes a context for the forward pass.
             **capture: as for :meth:`_recorder`.
         """
 
         def forward(arguments: Arguments, lazy: bool) -> OpenRun:
             recorder = self._recorder(lazy=lazy, **capture)
-            vectors = None if put_in is None else put_in.clone().requires_grad_()
+            vectors = None
+            if replacement is not None:
+                vectors = replacement.clone().requires_grad_()
             with contextlib.ExitStack() as around:
                 around.enter_context(torch.set_grad_enabled(graph))
                 entered = seen = None
-                if surroundings is not None:
-                    entered = around.enter_context(surroundings())
+                if context is not None:
+                    entered = around.enter_context(context())
                 if embedding is not None:
-                    embeddings = embeddings_of(uncompiled(embedding), put_in=vectors)
+                    embeddings = embeddings_of(uncompiled(embedding), vectors)
                     seen = around.enter_context(embeddings)
                 score = score_of(self._call(arguments, recorder))
             return OpenRun(score, recorder, arguments, entered, seen, vectors)
 
         with self._prepared(inputs, additional_forward_args) as arguments:
-            if graph and put_in is None:
+            if graph and replacement is None:
                 yield _lazily(lambda lazy: forward(arguments, lazy))
             else:
                 yield forward(arguments, False)
@@ -309,7 +311,9 @@ class Runner:
         formatted = formatted_inputs(inputs)
         others = formatted_arguments(additional_forward_args)
         with gradients_allowed(modules), not_compiled(modules):
-            yield Arguments(usable(formatted), usable(others))
+            yield Arguments(
+                without_inference_tensors(formatted), without_inference_tensors(others)
+            )
 
     def _recorder(
         self,

@@ -12,10 +12,10 @@ from torch.nn import Module
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
 from captum_attngrad.attr._core.embedding import check_embedding, embeddings_of
 from captum_attngrad.attr._core.embedding_layout import batch_dimension
+from captum_attngrad.attr._core.environment import uncompiled
 from captum_attngrad.attr._core.inputs import Inputs, repeated
 from captum_attngrad.attr._core.reductions import PairScores
 from captum_attngrad.attr._core.run import Run, Runner
-from captum_attngrad.attr._core.surroundings import uncompiled
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr.path._points import AttentionPath, Point
 
@@ -139,7 +139,7 @@ def joint_scores(
             graph=True,
             intervention=path.scale(chunk),
             embedding=embedding,
-            put_in=vectors.transpose(0, pair.batch_dim).contiguous(),
+            replacement=vectors.transpose(0, pair.batch_dim).contiguous(),
         )
         path.check_same_calls(run.record)
         assert run.embedding_gradient is not None

@@ -141,9 +141,9 @@ class AttentionDeepLift(EmbeddingAttribution):
                 *further,
                 graph=False,
                 embedding=embedding,
-                surroundings=surroundings,
+                context=context,
             )
-            for given, surroundings in (
+            for given, context in (
                 (starts, secants.noting),
                 (ends, secants.comparing),
             )
@@ -183,8 +183,8 @@ class AttentionDeepLift(EmbeddingAttribution):
             graph=True,
             intervention=hold,
             embedding=self._embedding,
-            put_in=run.embeddings,
-            surroundings=secants.applying,
+            replacement=run.embeddings,
+            context=secants.applying,
         ) as opened:
             multipliers: Tensor | None = None
             if opened.score.requires_grad:

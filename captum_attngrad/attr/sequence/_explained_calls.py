@@ -77,7 +77,7 @@ def explained_calls(
         output_tensor,
         graph=True,
         several_backward_passes=True,
-        surroundings=partial(_prepared_for_outputs, outputs),
+        context=partial(_prepared_for_outputs, outputs),
     ) as opened:
         output = opened.score
         targets = targets.to(output.device)
@@ -102,7 +102,7 @@ def explained_calls(
                 scores,
                 kept,
                 calls,
-                opened.surroundings,
+                opened.entered,
                 output.numel(),
                 outputs_per_pass,
             )

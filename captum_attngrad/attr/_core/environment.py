@@ -105,7 +105,7 @@ def gradients_allowed(modules: list[Module]) -> Iterator[None]:
         yield
 
 
-def usable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def without_inference_tensors(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments that were made in inference mode, as ordinary tensors."""
     return tuple(
         a.clone() if isinstance(a, Tensor) and a.is_inference() else a
