@@ -15,8 +15,8 @@ from captum_attngrad.capture.recorder import Recorder
 _NO_PATH = (
     "no gradient reaches them. Either the output does not depend on them, or something "
     "on the way cannot be differentiated (a detach, torch.no_grad in forward_func, an "
-    "integer or quantized layer, an operation without a backward pass). Explain the model before quantization, or "
-    "another output."
+    "integer or quantized layer, an operation without a backward pass). Explain the "
+    "model before quantization, or another output."
 )
 
 
