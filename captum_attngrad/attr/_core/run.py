@@ -7,7 +7,7 @@ the gradient of a model's output.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,9 +18,8 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType, formatted_arguments, formatted_inputs
 from captum_attngrad.attr._core.checks import (
-    check_every_layer_on_path,
     check_layers_found,
-    check_some_layer_on_path,
+    check_on_path,
     warn_of_untracked,
 )
 from captum_attngrad.attr._core.embedding import (
@@ -28,14 +27,14 @@ from captum_attngrad.attr._core.embedding import (
     embeddings_of,
     embeddings_off_path,
 )
-from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
-from captum_attngrad.attr._core.surroundings import (
+from captum_attngrad.attr._core.environment import (
     gradients_allowed,
     not_compiled,
     uncompiled,
-    usable,
+    without_inference_tensors,
     without_replicas,
 )
+from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
 from captum_attngrad.attr._core.target import (
     LossFunction,
     loss_scores,
@@ -85,7 +84,7 @@ class OpenRun:
         score (Tensor): what ``score_of`` returned.
         recorder (Recorder): what saw the attention calls.
         arguments (Arguments): what forward_func was called with.
-        surroundings (Any): what the ``surroundings`` gave on entering.
+        entered (Any): what the context of the forward pass gave on entering.
         embeddings (Embeddings, optional): what the embedding layer returned.
         vectors (Tensor, optional): the leaf that was put in the place of it.
     """
@@ -93,7 +92,7 @@ class OpenRun:
     score: Tensor
     recorder: Recorder
     arguments: Arguments
-    surroundings: Any = None
+    entered: Any = None
     embeddings: Embeddings | None = None
     vectors: Tensor | None = None
 
@@ -162,11 +161,7 @@ class Runner:
         additional_forward_args: object | None,
         *,
         graph: bool,
-        value_gradients: bool = True,
-        intervention: Intervention | None = None,
-        embedding: Module | None = None,
-        put_in: Tensor | None = None,
-        surroundings: Callable[[], AbstractContextManager[Any]] | None = None,
+        **options: Any,
     ) -> Run:
         """
         Run the model and score its output.
@@ -174,11 +169,7 @@ class Runner:
         Args:
             inputs, target, additional_forward_args: as for ``attribute``.
             graph (bool): whether the score is differentiated.
-            value_gradients (bool): whether calls need the gradients of their values.
-            intervention (Intervention, optional): what happens at the attention calls.
-            embedding (Module, optional): the layer whose output is of interest.
-            put_in (Tensor, optional): what ``embedding`` is made to return.
-            surroundings (Callable, optional): makes a context for the forward pass.
+            **options: as for :meth:`open`. ``value_gradients`` is ``graph`` by default.
 
         Raises:
             ValueError: if a layer does not run, or has no attention.
@@ -187,16 +178,10 @@ class Runner:
             NotImplementedError: if replicas of the model run, and ``embedding`` is
                 given.
         """
+        score_of = self.score_of(target, inputs)
+        options = {"value_gradients": graph, **options}
         with self.open(
-            inputs,
-            additional_forward_args,
-            self.score_of(target, inputs),
-            graph=graph,
-            value_gradients=graph and value_gradients,
-            intervention=intervention,
-            embedding=embedding,
-            put_in=put_in,
-            surroundings=surroundings,
+            inputs, additional_forward_args, score_of, graph=graph, **options
         ) as opened:
             record = self._found(opened)
             gradient = None
@@ -209,7 +194,7 @@ class Runner:
                     if gradient is None:
                         raise embeddings_off_path()
             self._arrange(record, opened.arguments)
-        given = None
+        embeddings = None
         if opened.embeddings is not None:
             if len(record.parts) > 1:
                 raise NotImplementedError(
@@ -217,8 +202,8 @@ class Runner:
                     "a path of embeddings. Pass the model itself "
                     "(data_parallel.module)."
                 )
-            given = None if put_in is not None else opened.embeddings.given
-        return Run(record, opened.score, given, gradient)
+            embeddings = opened.embeddings.given if opened.vectors is None else None
+        return Run(record, opened.score.detach(), embeddings, gradient)
 
     def record(
         self, inputs: Inputs, additional_forward_args: object | None
@@ -243,37 +228,43 @@ class Runner:
         score_of: ScoreOf,
         *,
         graph: bool,
-        value_gradients: bool = False,
-        several_backward_passes: bool = False,
-        intervention: Intervention | None = None,
         embedding: Module | None = None,
-        put_in: Tensor | None = None,
-        surroundings: Callable[[], AbstractContextManager[Any]] | None = None,
+        replacement: Tensor | None = None,
+        context: Callable[[], AbstractContextManager[Any]] | None = None,
+        **capture: Any,
     ) -> Iterator[OpenRun]:
-        """Run the model; inside the block its score can be differentiated, whatever
-        the caller's gradient mode is. Arguments as for :meth:`run`."""
+        """
+        Run the model. Inside the block its score can be differentiated, whatever the
+        caller's gradient mode is.
+
+        Args:
+            inputs, additional_forward_args: as for ``attribute``.
+            score_of (Callable): what makes a tensor out of the model's output.
+            graph (bool): whether the run has a graph.
+            embedding (Module, optional): the layer whose output is of interest.
+            replacement (Tensor, optional): what ``embedding`` returns instead.
+            context (Callable, optional): makes a context for the forward pass.
+            **capture: as for :meth:`_recorder`.
+        """
 
         def forward(arguments: Arguments, lazy: bool) -> OpenRun:
-            recorder = self._recorder(
-                value_gradients=value_gradients,
-                lazy=lazy,
-                intervention=intervention,
-                backward_passes=several_backward_passes,
-            )
-            vectors = None if put_in is None else put_in.clone().requires_grad_()
+            recorder = self._recorder(lazy=lazy, **capture)
+            vectors = None
+            if replacement is not None:
+                vectors = replacement.clone().requires_grad_()
             with contextlib.ExitStack() as around:
                 around.enter_context(torch.set_grad_enabled(graph))
                 entered = seen = None
-                if surroundings is not None:
-                    entered = around.enter_context(surroundings())
+                if context is not None:
+                    entered = around.enter_context(context())
                 if embedding is not None:
-                    embeddings = embeddings_of(uncompiled(embedding), put_in=vectors)
+                    embeddings = embeddings_of(uncompiled(embedding), vectors)
                     seen = around.enter_context(embeddings)
                 score = score_of(self._call(arguments, recorder))
             return OpenRun(score, recorder, arguments, entered, seen, vectors)
 
         with self._prepared(inputs, additional_forward_args) as arguments:
-            if graph and put_in is None:
+            if graph and replacement is None:
                 yield _lazily(lambda lazy: forward(arguments, lazy))
             else:
                 yield forward(arguments, False)
@@ -300,15 +291,12 @@ class Runner:
         self._arrange(record, opened.arguments)
         return record
 
-    def check_on_path(self, record: AttentionRecord) -> None:
+    def check_on_path(self, calls: Iterable[AttentionCall]) -> None:
         """
         Raises:
             RuntimeError: if the score does not depend on the attention weights.
         """
-        if self._needs_every_layer:
-            check_every_layer_on_path(record, self.layers)
-        else:
-            check_some_layer_on_path(record)
+        check_on_path(list(calls), self.layers if self._needs_every_layer else ())
 
     # -- one forward pass -------------------------------------------------------------
 
@@ -323,7 +311,9 @@ class Runner:
         formatted = formatted_inputs(inputs)
         others = formatted_arguments(additional_forward_args)
         with gradients_allowed(modules), not_compiled(modules):
-            yield Arguments(usable(formatted), usable(others))
+            yield Arguments(
+                without_inference_tensors(formatted), without_inference_tensors(others)
+            )
 
     def _recorder(
         self,
@@ -331,17 +321,23 @@ class Runner:
         value_gradients: bool = False,
         lazy: bool = False,
         intervention: Intervention | None = None,
-        backward_passes: bool = False,
+        several_backward_passes: bool = False,
     ) -> Recorder:
-        """``backward_passes``: there will be several, or one with a batch of
-        cotangents."""
-        model = self.forward_func if isinstance(self.forward_func, Module) else None
+        """
+        Args:
+            value_gradients (bool): whether calls need the gradients of their values.
+            lazy (bool): whether the graph begins at the first attention call.
+            intervention (Intervention, optional): what happens at the attention calls.
+            several_backward_passes (bool): whether there will be several, or one with
+                a batch of cotangents.
+        """
+        is_module = isinstance(self.forward_func, Module)
         return Recorder(
             self.layers,
-            model=model,
+            model=self.forward_func if is_module else None,
             value_gradients=value_gradients,
             lazy_graph=lazy,
-            skip_unused_rows=not backward_passes,
+            skip_unused_rows=not several_backward_passes,
             intervention=intervention,
         )
 
@@ -412,7 +408,7 @@ class Runner:
         output = output_tensor(self._call(arguments, recorder))
         record = recorder.finish()
         record.compute_gradients(output.sum())
-        check_some_layer_on_path(record)
+        check_on_path(record.calls)
 
 
 def _lazily(forward: Callable[[bool], OpenRun]) -> OpenRun:

@@ -97,8 +97,8 @@ def answer_ids(
         ids = _generated(model, prompt_ids, gen_args, cache)
     elif gen_args is not None:
         raise ValueError(
-            f"gen_args={gen_args!r:.80} is for generating an answer, and target gives "
-            "one. Pass one of the two."
+            f"gen_args={gen_args!r:.80} is for generating an answer, but target gives "
+            "one. Pass only one of the two."
         )
     else:
         ids = token_ids(tokenizer, target)
@@ -163,15 +163,15 @@ def _generated(
     generate = getattr(model, "generate", None)
     if not callable(generate):
         raise ValueError(
-            f"target is None, and {type(model).__name__} has no generate method that "
-            "would make an answer. Pass the answer as target."
+            f"target is None, and {type(model).__name__} has no generate method to "
+            "make an answer with. Pass the answer as target."
         )
     inputs = {"input_ids": ids}
     if cache is not None:
         inputs["past_key_values"] = cache
     forward = getattr(model, "forward", None)
     if forward and "attention_mask" in inspect.signature(forward).parameters:
-        # No token of the prompt is padding, though it may have the same id.
+        # A token of the prompt is never padding, even if it has the same id.
         inputs["attention_mask"] = torch.ones_like(ids)
     output = generate(**{**inputs, **(gen_args or default_generation_arguments())})
     sequences = getattr(output, "sequences", output)
@@ -182,7 +182,7 @@ def _generated(
 def explained_tokens(
     ids: Tensor, skip_tokens: Sequence[int | str] | None, tokenizer: TokenizerLike
 ) -> Tensor:
-    """The places in the answer of the tokens that are not to be skipped."""
+    """The positions in the answer of the tokens that are not skipped."""
     skipped = []
     for token in skip_tokens or ():
         found = (
@@ -190,7 +190,7 @@ def explained_tokens(
         )
         if not isinstance(found, int):
             raise ValueError(
-                f"skip_tokens holds {token!r:.80}, which is no token of "
+                f"skip_tokens holds {token!r:.80}, which is not a token of "
                 f"{type(tokenizer).__name__}. Pass tokens of its vocabulary, or ids."
             )
         skipped.append(found)
@@ -207,11 +207,11 @@ def labels(ids: Tensor, tokenizer: TokenizerLike) -> list[str]:
     """Readable tokens, as Captum shows them where it can."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it does what is done below
+            warnings.simplefilter("ignore")  # of its own fallback to decoding
             found = readable_tokens(ids.cpu(), tokenizer)
     except (IndexError, NotImplementedError, TypeError):
         found = []
     if len(found) == len(ids):
         return found
-    # Text that is not cut into the same tokens once more, or no offsets.
+    # The text is not tokenized the same way again, or there are no offsets.
     return [tokenizer.decode(token.reshape(1)).strip() for token in ids.cpu()]

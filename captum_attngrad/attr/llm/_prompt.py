@@ -14,8 +14,7 @@ from captum_attngrad._captum import TokenizerLike
 
 Span = tuple[int, int]  # characters, from the first to past the last
 
-# Private-use characters, one for each value: where a template puts them is where it
-# puts the values.
+# Private-use characters, one for each value, show where a template puts the values.
 _FIRST_MARK = 0xF0000
 
 
@@ -57,10 +56,10 @@ class Prompt:
 
 
 def read_prompt(inp: str | InterpretableInput, tokenizer: TokenizerLike) -> Prompt:
-    """The prompt in every form that is taken.
+    """The prompt, in every form that is supported.
 
     Raises:
-        TypeError: if it is of another form.
+        TypeError: if it has another type.
         ValueError: if it is empty, or its features cannot be found in its text.
     """
     if isinstance(inp, str):
@@ -77,8 +76,8 @@ def read_prompt(inp: str | InterpretableInput, tokenizer: TokenizerLike) -> Prom
     if not prompt.ids.numel():
         raise ValueError(
             "The prompt has no tokens, so nothing precedes the first token of the "
-            "answer. Pass some text (a tokenizer that adds a start token makes one "
-            "out of an empty text)."
+            "answer. Pass some text. (A tokenizer that adds a start token gives an "
+            "empty text one token.)"
         )
     return prompt
 
@@ -128,7 +127,7 @@ def shares_of_spans(
             owner[start:end] = [feature] * (end - start)
     shares = torch.zeros(len(offsets), len(features), dtype=torch.float64)
     for i, (start, end) in enumerate(offsets):
-        # The space that many tokens begin with belongs to nobody.
+        # The space that many tokens begin with belongs to no value.
         inked = [c for c in range(start, end) if not text[c].isspace()]
         for c in inked or range(start, end):
             if owner[c] >= 0:
@@ -138,7 +137,7 @@ def shares_of_spans(
 
 
 def _spans_of_values(inp: TextTemplateInput, text: str) -> list[list[Span]]:
-    """Where each value stands in the text, which may be several times."""
+    """Where each value occurs in the text, perhaps more than once."""
     marks = [chr(_FIRST_MARK + i) for i in range(len(inp.values))]
     if inp.dict_keys:
         marked = inp.format_fn(**dict(zip(inp.dict_keys, marks, strict=True)))

@@ -121,9 +121,9 @@ class LLMAttentionGradient(Attribution):
             )
         if attention_gradient.loss_func is not None:
             raise ValueError(
-                "attention_gradient has a loss_func, but what is explained of a "
-                "language model is chosen with attr_target. Make the "
-                "AttentionGradient without it."
+                "attention_gradient has a loss_func, but attr_target chooses what is "
+                "explained of a language model. Make the AttentionGradient without a "
+                "loss_func."
             )
         super().__init__(attention_gradient.forward_func)
         self.model = uncompiled(attention_gradient.forward_func)
@@ -171,18 +171,16 @@ class LLMAttentionGradient(Attribution):
                         ``mask`` groups are one feature. Or what :meth:`prefill` made
                         of one of these: then only the answer is run.
             target (str or Tensor, optional): The answer that is explained, as it
-                        follows on the prompt (a leading space included): a string,
-                        which is encoded without special tokens, or token ids,
-                        ``(tokens,)``.
+                        follows the prompt (including a leading space): a string, which
+                        is encoded without special tokens, or token ids, ``(tokens,)``.
                         Default: None, what the model generates
-            gen_args (dict, optional): Arguments of the model's ``generate``. Only
-                        where target is None.
+            gen_args (dict, optional): Arguments of the model's ``generate``, only if
+                        target is None.
                         Default: None, Captum's ``{"max_new_tokens": 25, "do_sample":
                         False, "temperature": None, "top_p": None}``
             skip_tokens (list[int] or list[str], optional): Tokens of the answer that
-                        are not explained, an end token for instance: as strings or
-                        ids. They stay in the text that later tokens are predicted
-                        from.
+                        are not explained, such as an end token, as strings or ids.
+                        Later tokens are still predicted from them.
                         Default: None
             query (str or int, optional): Which rows count. ``"answer"``: the answer
                         rows, what the answer read. ``"all"``: all rows, which includes

@@ -1,27 +1,24 @@
-r"""DeepLIFT for models with attention, averaged with joint integrated gradients."""
+r"""DeepLIFT for models with attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from captum.log import log_usage
 from torch import Tensor
-from torch.nn import Module
 
 from captum_attngrad._captum import BaselineType, TargetType
-from captum_attngrad.attr._core.base import AttentionGradientAttribution
 from captum_attngrad.attr._core.embedding import (
-    check_embedding,
     check_keys_are_tokens,
     embeddings_off_path,
 )
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs
 from captum_attngrad.attr._core.run import Run, Runner, gradients
-from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import whole_number
 from captum_attngrad.attr.path._baselines import inputs_and_baselines
-from captum_attngrad.attr.path._embedding_path import embedded_pair, joint_scores
+from captum_attngrad.attr.path._embedding_path import (
+    EmbeddingAttribution,
+    embedded_pair,
+    joint_scores,
+)
 from captum_attngrad.attr.path._multipliers import Secants
 from captum_attngrad.attr.path._points import AttentionPath, Given, path_points
 from captum_attngrad.capture._interventions import Hold
@@ -30,13 +27,13 @@ from captum_attngrad.capture.calls import FusedCall
 from captum_attngrad.capture.recorder import AttentionRecord
 
 
-class AttentionDeepLift(AttentionGradientAttribution):
+class AttentionDeepLift(EmbeddingAttribution):
     r"""
-    What each token contributes to the difference from a baseline: by its own vector,
-    carried upwards through attention weights that are held, and by being attended to.
+    DeepLIFT (Shrikumar et al. 2017) with the attention weights held: what each token
+    contributes to the difference from a baseline through the values that attention
+    carries upwards.
 
-    Two attributions, and their mean. The first is DeepLIFT (Shrikumar et al. 2017):
-    the model runs on the baseline and on the input, and a backward pass takes, in the
+    The model runs on the baseline and on the input. A backward pass then takes, in
     place of each derivative, the slope between the two runs,
 
     .. math::
@@ -46,67 +43,31 @@ class AttentionDeepLift(AttentionGradientAttribution):
     with :math:`e_k` and :math:`m_k` the embeddings of the input and of the baseline.
     LayerNorm, RMSNorm and recurrent networks are taken apart; a product
     :math:`a\,b` has the slopes :math:`(b_0 + b_1)/2` and :math:`(a_0 + a_1)/2`; and the
-    attention weights are constants, :math:`(A_0 + A_1)/2`, so that :math:`R` is what
-    the words carry, and not how they move attention. The second is
-    :class:`JointIntegratedGradients`, which has the attention's share.
+    attention weights are constants, :math:`(A_0 + A_1)/2`. :math:`R` therefore shows
+    what the tokens carry, but not how they move attention.
 
-    It was found in a search for scores that need few passes, on movie reviews. On a
-    six-layer BERT it was better than fifty steps of Integrated Gradients in
-    comprehensiveness, sufficiency, agreement with leave-one-out, polarity and inhibitor
-    gain, and so were the slopes alone (``joint_steps=0``, one backward pass). On an
-    LSTM with one attention layer it was better in two of them, equal in two and worse
-    in sufficiency by at most 0.002. ``benchmarks/search`` has the numbers, with
-    intervals. It is one data set and one seed of each model. As there, explain
-    :func:`~captum_attngrad.attr.log_odds` and not a probability.
+    ``joint_steps=2`` adds the part of attention: it returns the mean of :math:`R` and
+    of :class:`JointIntegratedGradients` with two steps.
 
-    Cost: three forward passes and a backward pass, and one of each for each of the
-    ``joint_steps``; with the default of two, three backward passes in all. The input
-    of every operation that has a slope is kept, as in a forward pass of training. Fused
-    attention stays fused; recurrent networks run one position after the other. When not
-    to use it: where baselines mean nothing to the model, and where completeness is
-    needed (the share of the held weights is not in :math:`R`). Operations without a
-    slope, as max-pooling or a softmax that is no attention, keep their derivative.
+    On movie reviews and a six-layer BERT, both were better than fifty steps of
+    Integrated Gradients in comprehensiveness, sufficiency, agreement with
+    leave-one-out, polarity and inhibitor gain; the mean agreed with leave-one-out best.
+    On an LSTM with one attention layer the mean was better in two of these measures,
+    equal in two and worse in sufficiency by at most 0.002. These are results on one
+    data set, with one seed of each model; ``benchmarks/search`` has the numbers and
+    their intervals. As there, explain :func:`~captum_attngrad.attr.log_odds` and not a
+    probability.
+
+    Cost: three forward passes and one backward pass, and one more of each for each of
+    the ``joint_steps``. The input of every operation that has a slope is kept, as in a
+    forward pass of training. Fused attention stays fused; recurrent networks run one
+    position after the other.
+
+    When not to use it: where baselines mean nothing to the model, and where the scores
+    must sum to the difference of the outputs, since the part of the held weights is
+    missing from :math:`R`. Operations without a slope, such as max-pooling or a softmax
+    outside attention, keep their derivative.
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: Module | list[Module] | None = None,
-        device_ids: list[int] | None = None,
-        *,
-        embedding: Module,
-        loss_func: LossFunction | None = None,
-    ) -> None:
-        r"""
-        Args:
-
-            forward_func (Callable or torch.nn.Module): The model, or any function
-                        that runs it, as for :class:`AttentionGradient`.
-            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
-                        whose attention weights are held, as for
-                        :class:`AttentionGradient`. Their keys must be the tokens
-                        (with ``joint_steps=0`` they need not be).
-                        Default: None, every attention layer in ``forward_func``,
-                        which must be a Module then
-            device_ids (list[int], optional): Device ID list, as for
-                        :class:`AttentionGradient`. Replicas on several devices are
-                        not supported.
-                        Default: None
-            embedding (torch.nn.Module): The module that turns tokens into vectors
-                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
-                        batch, features)``), called once in a forward pass, such as
-                        ``model.get_input_embeddings()`` of Hugging Face.
-            loss_func (Callable, optional): Explain minus this loss, as for
-                        :class:`AttentionGradient`.
-                        Default: None
-        """
-        super().__init__(forward_func, layer, device_ids, loss_func=loss_func)
-        self._embedding = check_embedding(embedding)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: slopes are multiplied by what changes between the two runs."""
-        return True
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -116,7 +77,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
         target: TargetType = None,
         additional_forward_args: object | None = None,
         *,
-        joint_steps: int = 2,
+        joint_steps: int = 0,
     ) -> Tensor | tuple[Tensor]:
         r"""
         Args:
@@ -124,10 +85,10 @@ class AttentionDeepLift(AttentionGradientAttribution):
             inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
                         computed, batch first, as for
                         :meth:`AttentionGradient.attribute`.
-            baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What the
-                        input is compared with, in the forms that Captum's DeepLift
-                        takes. For tokens, as a rule, the input with every token but
-                        the special ones replaced by the mask token.
+            baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): The
+                        reference input, in the forms that Captum's DeepLift takes. For
+                        tokens, as a rule, the input with every token but the special
+                        ones replaced by the mask token.
                         Default: None, zeros
             target (int, tuple, Tensor, or list, optional): Output index, as for
                         :meth:`AttentionGradient.attribute`.
@@ -136,10 +97,10 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         forward_func, one argument or a tuple; the same for inputs and
                         baselines.
                         Default: None
-            joint_steps (int, optional): ``n_steps`` of the
-                        :class:`JointIntegratedGradients` that the slopes' scores are
-                        averaged with. 0: the slopes' scores alone.
-                        Default: 2
+            joint_steps (int, optional): If not 0, return the mean of the slopes'
+                        scores and of :class:`JointIntegratedGradients` with so many
+                        ``n_steps``.
+                        Default: 0, the slopes' scores alone
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**:
@@ -149,7 +110,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         this one tensor.
 
         Raises:
-            TypeError: ``embedding`` is no module.
+            TypeError: ``embedding`` is not a module.
             ValueError: no attention in a layer; an embedding that is not called once;
                         baselines of another shape; a target that is missing or out of
                         range; negative ``joint_steps``.
@@ -180,9 +141,9 @@ class AttentionDeepLift(AttentionGradientAttribution):
                 *further,
                 graph=False,
                 embedding=embedding,
-                surroundings=surroundings,
+                context=context,
             )
-            for given, surroundings in (
+            for given, context in (
                 (starts, secants.noting),
                 (ends, secants.comparing),
             )
@@ -222,8 +183,8 @@ class AttentionDeepLift(AttentionGradientAttribution):
             graph=True,
             intervention=hold,
             embedding=self._embedding,
-            put_in=run.embeddings,
-            surroundings=secants.applying,
+            replacement=run.embeddings,
+            context=secants.applying,
         ) as opened:
             multipliers: Tensor | None = None
             if opened.score.requires_grad:

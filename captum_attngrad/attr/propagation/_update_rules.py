@@ -69,8 +69,8 @@ class _Sequence:
     """One of two sequences that attend to each other.
 
     Args:
-        own (Tensor): ``R^ss``, relevance of its tokens for its tokens.
-        other (Tensor): ``R^sq``, relevance of the other sequence's tokens for them.
+        own (Tensor): ``R^ss``, the relevance of its tokens to its tokens.
+        other (Tensor): ``R^sq``, the relevance of the other sequence's tokens to them.
     """
 
     own: Tensor
