@@ -7,6 +7,7 @@ the gradient of a model's output.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -118,6 +119,50 @@ def gradients(
             allow_unused=True,
             is_grads_batched=batched,
         )
+    )
+
+
+def gradients_of_each(
+    outputs: Tensor, sources: Sequence[Any], cotangents: Sequence[Tensor] | Tensor
+) -> list[Tensor | None]:
+    """For each source ``(len(cotangents), ...)``: the gradients of :func:`gradients`
+    for each cotangent, in one backward pass where the operations allow it."""
+    if len(cotangents) > 1:
+        try:
+            with warnings.catch_warnings():
+                # Operations without a batched backward run one after the other.
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                return gradients(outputs, sources, cotangents, batched=True)
+        except RuntimeError as error:
+            if not _cannot_be_batched(error):
+                raise
+            # Some operation cannot be batched: one output after the other.
+    single = [gradients(outputs, sources, cotangent) for cotangent in cotangents]
+    return [
+        None if found[0] is None else torch.stack(found)
+        for found in zip(*single, strict=True)
+    ]
+
+
+# How torch says, from 2.3 to 2.13, that an operation of a backward pass cannot run on
+# a batch of cotangents: no rule for it, a write of batched values into a tensor that is
+# not batched, a random operation, or an operation that reads memory or sizes directly.
+_CANNOT_BE_BATCHED = (
+    "Batching rule not implemented for ",
+    "vmap: ",
+    "vmap only supports tensors of dimensionality up to ",
+    "NYI: ",
+    "Cannot access data pointer of Tensor that doesn't have storage",
+    "!batched_tensor_inputs.empty() INTERNAL ASSERT FAILED",
+)
+
+
+def _cannot_be_batched(error: RuntimeError) -> bool:
+    """Whether ``error`` is about the batch. Anything else, running out of memory above
+    all, would not go away one output at a time, or would go away slowly and unseen."""
+    # What batched tensors do not have at all, such as a storage, is not implemented.
+    return isinstance(error, NotImplementedError) or str(error).startswith(
+        _CANNOT_BE_BATCHED
     )
 
 

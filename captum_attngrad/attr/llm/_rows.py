@@ -14,7 +14,7 @@ from captum_attngrad.attr._core.layer_calls import (
     check_same_keys,
     total_over_layers,
 )
-from captum_attngrad.attr._core.run import gradients
+from captum_attngrad.attr._core.run import gradients_of_each
 from captum_attngrad.attr._core.target import output_tensor
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.llm._answer import TokenScores
@@ -27,6 +27,10 @@ from captum_attngrad.capture.keys import KeyStatus
 from captum_attngrad.capture.recorder import AttentionRecord
 
 Query = Literal["answer", "all"] | int
+# So many tokens (of copies of the text, one for each token of the answer) share a
+# backward pass: enough to keep a device busy, few enough for its memory.
+_TOKENS_PER_PASS = 1 << 16
+
 OfCall = Callable[[AttentionCall, Tensor | None], Tensor]
 
 
@@ -124,19 +128,30 @@ class AnswerExplainer:
             if prefilled is None:
                 check_same_keys(layers)
             rows = []
-            for i, score in enumerate(
-                tqdm(
-                    self._parts(found, per_token),
-                    total=len(found) if per_token else 1,
-                    desc="LLM Attention Gradient attribution",
-                    disable=not show_progress,
-                )
-            ):
-                _differentiate(record, score, keep_graph=per_token)
-                runner.check_on_path(record)
-                position = prompt - 1 + int(scores.places[i])
-                of_call = self._of_call(answer, prompt, prefilled, position)
-                rows.append(total_over_layers(layers, of_call))
+            cotangents = (
+                torch.eye(len(found)) if per_token else torch.ones(1, len(found))
+            )
+            cotangents = cotangents.to(found)
+            # The prompt's positions have a graph, which is large, without a cache.
+            size = (
+                1
+                if prefilled is None
+                else max(1, _TOKENS_PER_PASS // (prompt + answer))
+            )
+            progress = tqdm(
+                total=len(cotangents),
+                desc="LLM Attention Gradient attribution",
+                disable=not show_progress,
+            )
+            for start in range(0, len(cotangents), size):
+                chosen = cotangents[start : start + size]
+                for i, _ in enumerate(_differentiated(record, found, chosen), start):
+                    runner.check_on_path(record)
+                    position = prompt - 1 + int(scores.places[i])
+                    of_call = self._of_call(answer, prompt, prefilled, position)
+                    rows.append(total_over_layers(layers, of_call))
+                    progress.update()
+            progress.close()
         total = torch.cat(rows)
         if total.shape[1] != prompt + answer - 1:
             raise ValueError(
@@ -156,10 +171,6 @@ class AnswerExplainer:
                 f"predicted at position {first}, so positions go from 0 to {first}, "
                 f"or from {-first - 1} to -1."
             )
-
-    @staticmethod
-    def _parts(scores: Tensor, per_token: bool) -> Iterator[Tensor]:
-        yield from scores if per_token else [scores.sum()]
 
     def _of_call(
         self,
@@ -192,13 +203,18 @@ class AnswerExplainer:
         return of_answer
 
 
-def _differentiate(record: AttentionRecord, score: Tensor, keep_graph: bool) -> None:
-    """Give every call the gradients of one score."""
+def _differentiated(
+    record: AttentionRecord, scores: Tensor, cotangents: Tensor
+) -> Iterator[None]:
+    """Give every call the gradients for one cotangent after the other."""
     calls = [call for call in record if call.sources]
     sources = [source for call in calls for source in call.sources]
-    found = iter(gradients(score, sources, keep_graph=keep_graph))
-    for call in calls:
-        call.set_gradients([next(found) for _ in call.sources])
+    found = gradients_of_each(scores, sources, cotangents)
+    for i in range(len(cotangents)):
+        ours = iter(None if each is None else each[i] for each in found)
+        for call in calls:
+            call.set_gradients([next(ours) for _ in call.sources])
+        yield
 
 
 def _matched(

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_attngrad._captum import TokenizerLike
-from captum_attngrad.attr._core.surroundings import uncompiled
+from captum_attngrad.attr._core.environment import uncompiled
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.llm._answer import (
     MAX_UNSATURATED,

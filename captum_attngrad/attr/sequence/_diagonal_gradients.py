@@ -21,13 +21,12 @@ There are three ways to the diagonal, all from one forward pass:
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr._core.run import gradients
+from captum_attngrad.attr._core.run import gradients, gradients_of_each
 from captum_attngrad.attr.sequence._isolated_positions import Switch
 from captum_attngrad.attr.sequence._output_parts import OutputParts
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
@@ -258,43 +257,7 @@ def _backward(
     )
     for row, output in enumerate(outputs):
         cotangents[row, :, output] = kept[:, output].to(scores.dtype)
-    if len(outputs) > 1:
-        try:
-            with warnings.catch_warnings():
-                # Operations without a batched backward run one after the other.
-                warnings.filterwarnings("ignore", message="There is a performance drop")
-                return gradients(scores, sources, cotangents, batched=True)
-        except RuntimeError as error:
-            if not _cannot_be_batched(error):
-                raise
-            # Some operation cannot be batched: one output after the other.
-    single = [gradients(scores, sources, cotangent) for cotangent in cotangents]
-    return [
-        None if found[0] is None else torch.stack(found)
-        for found in zip(*single, strict=True)
-    ]
-
-
-# How torch says, from 2.3 to 2.13, that an operation of a backward pass cannot run on
-# a batch of cotangents: no rule for it, a write of batched values into a tensor that is
-# not batched, a random operation, or an operation that reads memory or sizes directly.
-_CANNOT_BE_BATCHED = (
-    "Batching rule not implemented for ",
-    "vmap: ",
-    "vmap only supports tensors of dimensionality up to ",
-    "NYI: ",
-    "Cannot access data pointer of Tensor that doesn't have storage",
-    "!batched_tensor_inputs.empty() INTERNAL ASSERT FAILED",
-)
-
-
-def _cannot_be_batched(error: RuntimeError) -> bool:
-    """Whether ``error`` is about the batch. Anything else, running out of memory above
-    all, would not go away one output at a time, or would go away slowly and unseen."""
-    # What batched tensors do not have at all, such as a storage, is not implemented.
-    return isinstance(error, NotImplementedError) or str(error).startswith(
-        _CANNOT_BE_BATCHED
-    )
+    return gradients_of_each(scores, sources, cotangents)
 
 
 def _copy_rows(
