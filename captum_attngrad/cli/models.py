@@ -67,7 +67,7 @@ def _lstm(show_progress: bool) -> LoadedModel:
         trained.tokenizer,
         trained.vocab,
         embedding=trained.model.embedding,
-        layer=trained.model.attention,
+        attention_layers=trained.model.attention,
     )
     settings = {"removed tokens": "replaced by <unk>"}
     return LoadedModel(

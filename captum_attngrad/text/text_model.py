@@ -43,8 +43,9 @@ class TextModel:
         encode (Callable): Maps texts to a :class:`TextBatch` on the CPU.
         replacement_id (int): Token id that stands for a removed token.
         embedding (nn.Module): The module that embeds token ids.
-        layer (nn.Module or list of nn.Module, optional): The modules that attend; None
-            for every attention found in ``model``.
+        attention_layers (nn.Module or list of nn.Module): The modules whose attention
+            is explained. Attention at any depth inside them counts, so ``model`` itself
+            stands for all of its attention.
         class_names (tuple of str): Names of the classes, in the order of the logits.
         pad_id (int): Token id that fills up short texts.
         special_ids (tuple of int): Ids that never take the place of a word: padding,
@@ -60,7 +61,7 @@ class TextModel:
     encode: Callable[[Sequence[Text]], TextBatch]
     replacement_id: int
     embedding: nn.Module
-    layer: nn.Module | list[nn.Module] | None
+    attention_layers: nn.Module | list[nn.Module]
     class_names: tuple[str, ...]
     pad_id: int
     special_ids: tuple[int, ...]
@@ -75,7 +76,7 @@ class TextModel:
         vocab: Callable[[list[str]], Sequence[int]],
         *,
         embedding: nn.Module,
-        layer: nn.Module | list[nn.Module] | None = None,
+        attention_layers: nn.Module | list[nn.Module] | None = None,
         forward_func: Callable[[Tensor, Tensor], Tensor] | None = None,
         class_names: Sequence[str] = ("negative", "positive"),
         unk_token: str = "<unk>",
@@ -90,10 +91,9 @@ class TextModel:
             tokenizer (Callable): Splits a text into tokens.
             vocab (Callable): Maps a list of tokens to a list of ids.
             embedding (nn.Module): The submodule that embeds the ids.
-            layer (nn.Module or list of nn.Module, optional): The submodules that
-                attend; they may contain the attention at any depth. None means every
-                attention layer of ``model``.
-                Default: None
+            attention_layers (nn.Module or list of nn.Module, optional): The submodules
+                whose attention is explained, at any depth inside them.
+                Default: None, every attention layer of ``model``
             forward_func (Callable, optional): Maps (input_ids, attention_mask) to
                 logits (batch, classes), where the mask is boolean, True on tokens.
                 None calls ``model(input_ids, attention_mask)``.
@@ -117,7 +117,8 @@ class TextModel:
 
             >>> text_model = TextModel.from_torch(
             ...     model, WordTokenizer(), vocab,
-            ...     embedding=model.embedding, layer=model.attention,
+            ...     embedding=model.embedding,
+            ...     attention_layers=model.attention,
             ... )
             >>> compare(text_model, ["A fine film.", "It drags on."])
         """
@@ -147,7 +148,7 @@ class TextModel:
             encode=encode,
             replacement_id=unk_id,
             embedding=embedding,
-            layer=layer,
+            attention_layers=model if attention_layers is None else attention_layers,
             class_names=check_class_names(class_names),
             pad_id=pad_id,
             special_ids=tuple(sorted({unk_id, pad_id})),
@@ -160,7 +161,7 @@ class TextModel:
         model: Any,
         tokenizer: Any,
         *,
-        layer: nn.Module | list[nn.Module] | None = None,
+        attention_layers: nn.Module | list[nn.Module] | None = None,
         class_names: Sequence[str] | None = None,
         max_length: int | None = None,
     ) -> TextModel:
@@ -182,9 +183,9 @@ class TextModel:
             model (PreTrainedModel): A sequence classifier: its output has ``logits`` of
                 shape (batch, classes).
             tokenizer (PreTrainedTokenizerBase): Its tokenizer, with a padding token.
-            layer (nn.Module or list of nn.Module, optional): The submodules that
-                attend; None means every attention layer of ``model``.
-                Default: None
+            attention_layers (nn.Module or list of nn.Module, optional): The submodules
+                whose attention is explained, at any depth inside them.
+                Default: None, every attention layer of ``model``
             class_names (Sequence of str, optional): Names of the classes; None takes
                 ``model.config.id2label``.
                 Default: None
@@ -235,7 +236,7 @@ class TextModel:
             encode=encode,
             replacement_id=text.replacement_id,
             embedding=text.embedding,
-            layer=layer,
+            attention_layers=model if attention_layers is None else attention_layers,
             class_names=text.class_names,
             pad_id=text.pad_id,
             special_ids=text.special_ids,
@@ -247,11 +248,6 @@ class TextModel:
     def device(self) -> torch.device:
         """The device of the embedding's weights."""
         return next(self.embedding.parameters()).device
-
-    @property
-    def attention(self) -> nn.Module | list[nn.Module]:
-        """The modules whose attention is explained: ``layer``, or the whole model."""
-        return self.model if self.layer is None else self.layer
 
     def batch(
         self, texts: Sequence[Text], seeds: Sequence[int] | None = None

@@ -32,7 +32,7 @@ def lstm_text_model() -> TextModel:
         WordTokenizer(),
         vocab,
         embedding=model.embedding,
-        layer=model.attention,
+        attention_layers=model.attention,
     )
 
 

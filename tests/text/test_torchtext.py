@@ -43,7 +43,7 @@ def text_model(
         tokenizer,
         vocab,
         embedding=model.embedding,
-        layer=model.attention,
+        attention_layers=model.attention,
     )
 
 
@@ -79,7 +79,7 @@ def test_explanations_do_not_depend_on_whose_vocabulary_it_is(
     found = []
     for each in (with_torchtext, ours):
         batch = each.batch(TEXTS)
-        method = AttentionGradient(each.logits, each.attention)
+        method = AttentionGradient(each.logits, each.attention_layers)
         mask = batch.attention_mask
         scores = method.attribute(batch.input_ids, 1, mask)
         assert bool((scores[mask] != 0).any())
