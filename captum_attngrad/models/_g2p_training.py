@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_attngrad.datasets import DictionaryEntry
 from captum_attngrad.datasets.pronouncing_dictionary import LETTERS
-from captum_attngrad.models._epochs import length_sorted_batches, training_bar
+from captum_attngrad.models._epochs import length_sorted_batches
 from captum_attngrad.models.seq2seq import AttentionSeq2Seq
 from captum_attngrad.text import Vocab, pad_batch
 
@@ -86,7 +87,9 @@ def train_g2p(
         optimizer, lambda step: _rise_and_fall(step / steps)
     )
     model.train()
-    with training_bar(steps, "Training AttentionSeq2Seq", show_progress) as bar:
+    with tqdm(
+        total=steps, desc="Training AttentionSeq2Seq", disable=not show_progress
+    ) as bar:
         for _ in range(settings.epochs):
             for rows in length_sorted_batches(words, settings.batch_size):
                 ids, mask = pad_batch([words[row] for row in rows], letters[PADDING])

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_attngrad.datasets import MovieReview
-from captum_attngrad.models._epochs import length_sorted_batches, training_bar
+from captum_attngrad.models._epochs import length_sorted_batches
 from captum_attngrad.models.lstm_classifier import AttentionLSTMClassifier
 from captum_attngrad.text import (
     Vocab,
@@ -104,7 +105,9 @@ def train(
     history: list[float] = []
     best: dict[str, Tensor] = {}
     steps = settings.epochs * batches
-    with training_bar(steps, "Training AttentionLSTMClassifier", show_progress) as bar:
+    with tqdm(
+        total=steps, desc="Training AttentionLSTMClassifier", disable=not show_progress
+    ) as bar:
         for _ in range(settings.epochs):
             model.train()
             for rows in length_sorted_batches(encoded, settings.batch_size):

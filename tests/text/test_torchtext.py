@@ -149,7 +149,7 @@ def test_beside_another_torch_the_versions_are_named(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from captum_attngrad import import_torchtext; import_torchtext()",
+            "from captum_attngrad.text import import_torchtext; import_torchtext()",
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,
