@@ -96,7 +96,7 @@ def add_methods(parser: argparse.ArgumentParser, default: str | None) -> None:
         metavar="NAMES",
         default=default,
         help="names of methods, separated by commas, or all (default: "
-        f"{_listed(default) or 'all that differ from each other'}). There are: "
+        f"{_listed(default) or 'those of which no two always agree'}). There are: "
         f"{', '.join(available_methods())}",
     )
 
@@ -111,6 +111,13 @@ def add_metrics(parser: argparse.ArgumentParser, default: str | None) -> None:
         help=f"names of metrics or of properties ({', '.join(properties)}), separated "
         f"by commas (default: {_listed(default) or 'all properties'}). There are: "
         f"{', '.join(available_metrics())}",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds ``--seed``."""
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help=f"{what} (default: 0)"
     )
 
 

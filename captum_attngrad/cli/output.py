@@ -18,9 +18,10 @@ PAGE = "index.html"
 NUMBERS = "comparison.npz"
 _PARTS = "parts"
 
-#: Names of the standard output, to which pages can go as well.
+#: Names of the standard output.
 STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
-_ENDINGS = (".html", ".htm")
+#: What the endings of a file say about its format.
+FORMATS = {".html": "html", ".htm": "html", ".json": "json", ".csv": "csv"}
 
 
 def check_folder(output: str) -> Path:
@@ -42,17 +43,18 @@ def check_folder(output: str) -> Path:
     return folder
 
 
-def check_page(output: str) -> Path | None:
-    """The file of ``--output``, or None for the standard output."""
+def check_file(output: str, kind: str | None) -> Path | None:
+    """The file of ``--output``, or None for the standard output. Its ending names the
+    format unless ``kind`` does."""
     if output in STANDARD_OUTPUT:
         return None
     path = Path(output)
     try:
         resolve_target(path)
-        if path.suffix.lower() not in _ENDINGS:
+        if kind is None and path.suffix.lower() not in FORMATS:
             raise UsageError(
-                f"argument --output: {output!r} does not end in .html; a page is "
-                "written, as .html or, for -, to standard output"
+                f"argument --output: {output!r} does not end in .html, .json or .csv, "
+                "and so names no format; - is the standard output"
             )
         check_writable(path)
     except (OSError, ValueError) as error:
@@ -66,16 +68,16 @@ def output_error(error: Exception) -> UsageError:
     return UsageError(f"argument --output: {why}")
 
 
-def send_page(page: str, path: Path | None) -> None:
-    """Writes a page to a file, or to the standard output."""
+def send(content: str, path: Path | None) -> None:
+    """Writes a text to a file, or to the standard output."""
     if path is None:
-        # In the encoding that the page declares, whatever the terminal's is.
+        # In UTF-8, as pages declare, whatever the terminal's encoding is.
         sys.stdout.flush()
-        sys.stdout.buffer.write(encoded(page))
+        sys.stdout.buffer.write(encoded(content))
         sys.stdout.buffer.flush()
         return
     try:
-        write_page(page, path)
+        write_page(content, path)
     except OSError as error:
         raise output_error(error) from error
 

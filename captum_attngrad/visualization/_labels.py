@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 
-from captum_attngrad.visualization._scores import Array
+from captum_attngrad._scores import Array
 
 FONT_SIZE = 9.0
 # Of a long word in points.

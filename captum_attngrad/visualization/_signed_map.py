@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
+from captum_attngrad._scores import Array
+from captum_attngrad.visualization._figures import figure_of, new_figure
 from captum_attngrad.visualization._labels import (
     FONT_SIZE,
     LINE_HEIGHT,
@@ -19,7 +21,6 @@ from captum_attngrad.visualization._labels import (
     size_in_points,
     spaced,
 )
-from captum_attngrad.visualization._scores import Array
 from captum_attngrad.visualization._signs import (
     DIVERGING,
     INK,
@@ -87,8 +88,7 @@ def draw_signed_map(
         _mark(ax, known / peak, cell)
     else:
         say_all_zero(ax)
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
+    figure = figure_of(ax)
     _add_colourbar(figure, ax, image, peak, size[1])
     return figure, ax
 
@@ -97,8 +97,7 @@ def _new_axes(rows: MapAxis, columns: MapAxis) -> Axes:
     around = LINE_HEIGHT * 3.5
     width = columns.length + rows.labels.width() + around + _COLOURBAR
     height = max(rows.length + columns.labels.width() + around, 2.4 * 72)
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-    return figure.add_subplot()
+    return new_figure(width / 72, height / 72).add_subplot()
 
 
 def _label(

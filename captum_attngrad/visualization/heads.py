@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_attngrad.visualization._labels import labels_for
-from captum_attngrad.visualization._scores import (
+from captum_attngrad._scores import (
     Array,
     as_array,
     check_finite,
     checked_scores,
     checked_tokens,
 )
+from captum_attngrad.visualization._labels import labels_for
 from captum_attngrad.visualization._signed_map import MapAxis, draw_signed_map
 
 

@@ -12,6 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_attngrad._scores import (
+    Array,
+    check_finite,
+    checked_scores,
+    checked_tokens,
+)
+from captum_attngrad.visualization._figures import figure_of, new_figure
 from captum_attngrad.visualization._labels import (
     CHARACTER_WIDTH,
     FONT_SIZE,
@@ -21,12 +28,6 @@ from captum_attngrad.visualization._labels import (
     shortened,
     size_in_points,
     spaced,
-)
-from captum_attngrad.visualization._scores import (
-    Array,
-    check_finite,
-    checked_scores,
-    checked_tokens,
 )
 from captum_attngrad.visualization._signs import (
     MEANING,
@@ -91,9 +92,7 @@ def plot_token_scores(
     if peak == 0:
         say_all_zero(ax)
     ax.spines[["top", "right"]].set_visible(False)
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure, ax
+    return figure_of(ax), ax
 
 
 def _draw_rows(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> Axes:
@@ -101,7 +100,7 @@ def _draw_rows(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> A
     row = _ROW
     if ax is None:
         size = (4.6 + labels.width() / 72, max(1.5, (n * _ROW + 40) / 72))
-        ax = Figure(figsize=size, layout="constrained").add_subplot()
+        ax = new_figure(*size).add_subplot()
     else:
         row = size_in_points(ax)[1] / n
     ax.barh(range(n), scores, color=_colours(scores), height=0.7)
@@ -131,7 +130,7 @@ def _draw_lines(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> 
     n = len(scores)
     width, height = 700.0, 240.0
     if ax is None:
-        ax = Figure(figsize=(11, 4.2), layout="constrained").add_subplot()
+        ax = new_figure(11, 4.2).add_subplot()
     else:
         width, height = size_in_points(ax)
     places = np.arange(n)
