@@ -96,7 +96,7 @@ def add_methods(parser: argparse.ArgumentParser, default: str | None) -> None:
         metavar="NAMES",
         default=default,
         help="names of methods, separated by commas, or all (default: "
-        f"{_listed(default) or 'those of which no two always agree'}). There are: "
+        f"{_listed(default) or 'all but the variants of others'}). There are: "
         f"{', '.join(available_methods())}",
     )
 
