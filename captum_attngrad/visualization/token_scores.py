@@ -38,10 +38,10 @@ from captum_attngrad.visualization._signs import (
 )
 
 # More tokens than this stand side by side, without a label for each.
-_MOST_ROWS = 60
+_MAX_ROWS = 60
 _ROW = 14.5  # points
 # Of the strongest score.
-_LEAST_NAMED = 0.1
+_MIN_NAMED = 0.1
 # Of the height, on either side of the bars.
 _NAME_SHARE = 0.33
 
@@ -63,7 +63,8 @@ def plot_token_scores(
         scores (Tensor, array or list): One score for each token; a leading batch
             dimension of 1 is dropped. Any real dtype; scores of padding after the last
             token are left out.
-        ax (Axes, optional): Where to draw; None makes a new figure.
+        ax (Axes, optional): Where to draw; None makes a new figure, which notebooks and
+            ``plt.show()`` show.
             Default: None
 
     Returns:
@@ -85,7 +86,7 @@ def plot_token_scores(
     check_finite(found, ("token", words))
     labels = labels_for(words)
     peak = float(np.abs(found).max())
-    if len(words) <= _MOST_ROWS:
+    if len(words) <= _MAX_ROWS:
         ax = _draw_rows(labels, found, peak, ax)
     else:
         ax = _draw_lines(labels, found, peak, ax)
@@ -103,7 +104,7 @@ def _draw_rows(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> A
         ax = new_figure(*size).add_subplot()
     else:
         row = size_in_points(ax)[1] / n
-    ax.barh(range(n), scores, color=_colours(scores), height=0.7)
+    ax.barh(range(n), scores, color=_colors(scores), height=0.7)
     shown = spaced(np.abs(scores), row)
     ax.set_yticks(shown, [labels.texts[i] for i in shown], **labels.style)
     ax.tick_params(axis="y", length=0)
@@ -134,7 +135,7 @@ def _draw_lines(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> 
     else:
         width, height = size_in_points(ax)
     places = np.arange(n)
-    for chosen, colour, meaning in (
+    for chosen, color, meaning in (
         (scores > 0, POSITIVE, "supports"),
         (scores < 0, NEGATIVE, "argues against"),
     ):
@@ -142,7 +143,7 @@ def _draw_lines(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> 
             places[chosen],
             0,
             scores[chosen],
-            colors=colour,
+            colors=color,
             linewidth=max(0.6, 0.7 * width / n),
             label=meaning,
         )
@@ -184,12 +185,12 @@ def _worth_a_name(scores: Array, peak: float, points_per_token: float) -> list[i
         strength = np.maximum(side * scores, 0)
         for i in spaced(strength, points_per_token):
             near = strength[max(0, i - half) : i + half + 1]
-            if 0 < strength[i] >= max(_LEAST_NAMED * peak, near.max()):
+            if 0 < strength[i] >= max(_MIN_NAMED * peak, near.max()):
                 named.append(i)
     return named
 
 
-def _colours(scores: Array) -> list[str]:
+def _colors(scores: Array) -> list[str]:
     return [POSITIVE if score > 0 else NEGATIVE for score in scores]
 
 
