@@ -156,75 +156,46 @@ def _prediction(text_model: TextModel, p: torch.Tensor) -> str:
 
 
 def _explained(
-    text_model: TextModel,
+    loaded: LoadedModel,
     methods: Sequence[Method],
-    texts: Sequence[str],
-    target: int | None,
-    seed: int,
-    word_pieces: bool,
+    texts: list[str],
+    arguments: argparse.Namespace,
 ) -> list[Explanation]:
     """The texts in their order, explained batch by batch."""
+    text_model = loaded.text_model
+    target = _target(arguments.target, text_model.class_names)
+    check_runs(arguments.model, text_model, texts[0])
+    check_known("TEXT", loaded, texts)
     found: dict[int, Explanation] = {}
-    for places, batch in text_model.batches(texts, [seed] * len(texts)):
+    for places, batch in text_model.batches(texts, [arguments.seed] * len(texts)):
         with torch.no_grad():
             p = text_model.probabilities(batch.input_ids, *batch.forward_args)
-        targets = p.argmax(dim=1) if target is None else p.new_full((len(p),), target)
+        targets = p.argmax(dim=1)
+        if target is not None:
+            targets = torch.full_like(targets, target)
         scores, failures = {}, {}
         for method in methods:
             try:
-                scores[method.name] = scores_of(
-                    text_model, method, batch, targets.long()
-                )
+                scores[method.name] = scores_of(text_model, method, batch, targets)
             except Exception as error:  # reported, and the other methods go on
                 failures[method.name] = reason(error)
         for row, place in enumerate(places):
-            tokens = batch.tokens[row]
-            words = list(tokens)
-            of_words = {}
-            for name, of_batch in scores.items():
-                of_words[name] = of_batch[row, : len(tokens)].double().cpu()
-                if not word_pieces:
-                    words, of_words[name] = words_of(tokens, of_words[name])
             explained = int(targets[row])
+            words, of_words = words_of(
+                batch.tokens[row],
+                {name: of_batch[row] for name, of_batch in scores.items()},
+                arguments.word_pieces,
+            )
             found[place] = Explanation(
                 text=texts[place],
                 predicted=_prediction(text_model, p[row]),
-                probability=float(p[row].max()),
                 explained=text_model.class_names[explained],
-                explained_probability=float(p[row, explained]),
+                probability=float(p[row, explained]),
                 words=words,
                 scores=of_words,
                 failures=failures,
             )
     return [found[place] for place in range(len(texts))]
-
-
-def _explain(
-    arguments: argparse.Namespace,
-    loaded: LoadedModel,
-    methods: Sequence[Method],
-    texts: list[str],
-) -> list[Explanation]:
-    text_model = loaded.text_model
-    target = _target(arguments.target, text_model.class_names)
-    with text_model.evaluation_mode():
-        check_runs(arguments.model, text_model, texts[0])
-        try:
-            check_known("TEXT", loaded, texts)
-            found = _explained(
-                text_model,
-                methods,
-                texts,
-                target,
-                arguments.seed,
-                arguments.word_pieces,
-            )
-        except ValueError as error:
-            raise UsageError(f"argument TEXT: {error}") from error
-    if not any(one.scores for one in found):
-        why = "; ".join(f"{name}: {why}" for name, why in found[0].failures.items())
-        raise RuntimeError(f"every method failed ({why})")
-    return found
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -238,7 +209,14 @@ def run(arguments: argparse.Namespace) -> None:
     texts = _texts(arguments)
     methods = chosen_methods(arguments.methods)
     loaded = load_model(arguments.model, not arguments.no_progress)
-    found = _explain(arguments, loaded, methods, texts)
+    try:
+        with loaded.text_model.evaluation_mode():
+            found = _explained(loaded, methods, texts, arguments)
+    except ValueError as error:
+        raise UsageError(f"argument TEXT: {error}") from error
+    if not any(one.scores for one in found):
+        reasons = (f"{name}: {why}" for name, why in found[0].failures.items())
+        raise RuntimeError(f"every method failed ({'; '.join(reasons)})")
     shown = sys.stderr if to_stdout else sys.stdout
     color = bool(shown and shown.isatty() and not os.environ.get("NO_COLOR"))
     width = max(len(method.name) for method in methods)

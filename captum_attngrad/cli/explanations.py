@@ -26,10 +26,10 @@ class Explanation:
 
     Args:
         text (str): The text.
-        predicted (str): What the model predicts: a class, or any number of labels.
-        probability (float): Probability of the predicted class.
+        predicted (str): What the model predicts, with probabilities: a class, or any
+            number of labels.
         explained (str): The explained class.
-        explained_probability (float): Its probability.
+        probability (float): Its probability.
         words (list of str): The words.
         scores (dict): Name of the method to the scores of the words, (words,).
         failures (dict): Name of the method to the reason for which it has none.
@@ -37,9 +37,8 @@ class Explanation:
 
     text: str
     predicted: str
-    probability: float
     explained: str
-    explained_probability: float
+    probability: float
     words: list[str]
     scores: dict[str, Tensor] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -52,16 +51,23 @@ class Explanation:
         ]
 
 
-def words_of(tokens: Sequence[str], scores: Tensor) -> tuple[list[str], Tensor]:
-    """Word pieces of a text and their scores, merged into words."""
-    return merge_word_pieces(tokens, scores.double().cpu())
+def words_of(
+    tokens: Sequence[str], scores: dict[str, Tensor], word_pieces: bool
+) -> tuple[list[str], dict[str, Tensor]]:
+    """Words of a text and their scores by each method, or its word pieces."""
+    words = list(tokens)
+    found = {name: s[: len(tokens)].double().cpu() for name, s in scores.items()}
+    if not word_pieces:
+        for name, of_pieces in found.items():
+            words, found[name] = merge_word_pieces(tokens, of_pieces)
+    return words, found
 
 
 def terminal_lines(found: Explanation, width: int, color: bool) -> Iterator[str]:
     """What the terminal shows of a text; names of methods have ``width``."""
     yield f"Predicted {found.predicted}."
     yield (
-        f"Explained: {found.explained} ({found.explained_probability:.2f}). "
+        f"Explained: {found.explained} ({found.probability:.2f}). "
         "+ for it, - against it."
     )
     for row in found.rows():
@@ -91,7 +97,7 @@ def as_page(found: Sequence[Explanation]) -> str:
         place = f"{number}. " if len(found) > 1 else ""
         about = (
             f"{place}Predicted {one.predicted}. Explained: {one.explained} "
-            f"({one.explained_probability:.2f})"
+            f"({one.probability:.2f})"
         )
         failed = [Row(name, [], f"failed: {why}") for name, why in one.failures.items()]
         texts.append(pages.ExplainedText(about, [*one.rows(), *failed]))
@@ -104,9 +110,8 @@ def as_json(found: Sequence[Explanation]) -> str:
         {
             "text": one.text,
             "predicted": one.predicted,
-            "probability": one.probability,
             "explained": one.explained,
-            "explained_probability": one.explained_probability,
+            "probability": one.probability,
             "words": one.words,
             "scores": {name: scores.tolist() for name, scores in one.scores.items()},
             "failures": one.failures,

@@ -24,6 +24,9 @@ from captum_attngrad.evaluation.tables import (
 from captum_attngrad.visualization import words
 from captum_attngrad.visualization.page import data_uri, render_page
 
+# More methods than this are counted in the findings, and not named.
+_MAX_NAMED = 4
+
 
 class Cell(NamedTuple):
     """A cell of a table; ``rest`` is what follows the number."""
@@ -209,12 +212,17 @@ def findings(comparison: Comparison) -> list[str]:
             if mark and i != best
         ]
         sentence = f"{title}: {names[best]} leads ({evidence})"
-        if not rivals:
+        if names[best] == "random":
+            said.append(f"{title}: no method does better than random.")
+        elif not rivals:
             said.append(f"{sentence}, ahead of every other method.")
         elif len(rivals) == len(comparison.finished) - 1:
             said.append(f"{sentence}, but no method can be told apart from it.")
         else:
-            said.append(f"{sentence}; {_and(rivals)} cannot be told apart from it.")
+            others = f"{len(rivals)} of {len(comparison.finished) - 1} other methods"
+            if len(rivals) <= _MAX_NAMED:
+                others = _and(rivals)
+            said.append(f"{sentence}; {others} cannot be told apart from it.")
     return said
 
 

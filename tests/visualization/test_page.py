@@ -80,7 +80,7 @@ def test_words_of_pieces_have_sign_and_number(tmp_path: Path) -> None:
         ("[SEP]", "special", "−7.00"),
     ]
     # Special tokens do not count as the strongest.
-    assert 'class="against" style="--s:-1.00"' in page
+    assert 'class="against" style="--s:1.00"' in page
     assert "Predicted good (0.50), labeled bad" in page
     pieces = Words(page_of(tokens, scores, tmp_path, merge_pieces=False)).words
     assert [word for word, _, _ in pieces] == tokens
