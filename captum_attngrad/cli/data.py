@@ -41,7 +41,7 @@ def load_texts(
     seed: int,
 ) -> Texts:
     r"""
-    Reads texts, and draws ``limit`` of them at random.
+    Reads texts and draws ``limit`` of them at random.
 
     Args:
         data (str): "movie-reviews", or the path of a .csv or .jsonl file.

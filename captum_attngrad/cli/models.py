@@ -19,7 +19,7 @@ MIN_ABS_RATING = 1.0
 
 class LoadedModel(NamedTuple):
     r"""
-    A model with what the report says of it.
+    A model, and what the report says about it.
 
     Args:
         text_model (TextModel): The model.
@@ -105,7 +105,7 @@ def check_runs(name: str, text_model: TextModel, text: str) -> None:
     """Raises a UsageError if the model cannot be run on a text that it can read."""
     try:
         with warnings.catch_warnings():
-            # A text that is too long is named where it is read, and so is a wrong one.
+            # Texts that are too long or wrong are reported where they are read.
             warnings.simplefilter("ignore", UserWarning)
             batch = text_model.batch([text])
     except ValueError:

@@ -25,8 +25,8 @@ FORMATS = {".html": "html", ".htm": "html", ".json": "json", ".csv": "csv"}
 
 
 def check_folder(output: str) -> Path:
-    """The folder of ``--output``. Known before the work, and not after it: whether
-    results can be written there."""
+    """The folder of ``--output``. Checked before the work: whether results can be
+    written there."""
     if output in ("", *STANDARD_OUTPUT):
         raise UsageError(
             f"argument --output: {output!r} is not a folder; a report is several files"
@@ -63,7 +63,7 @@ def check_file(output: str, kind: str | None) -> Path | None:
 
 
 def output_error(error: Exception) -> UsageError:
-    """What is said when the output cannot be written."""
+    """The error for an output that cannot be written."""
     why = reason(error) if isinstance(error, OSError) else error
     return UsageError(f"argument --output: {why}")
 
@@ -83,8 +83,8 @@ def send(content: str, path: Path | None) -> None:
 
 
 def print_and_write(result: Comparison, folder: Path, title: str) -> None:
-    """The table on the terminal, the page and the numbers in the folder. What cannot be
-    written does not keep the rest from it."""
+    """Prints the table and writes the page and the numbers to the folder. If one of
+    them cannot be written, the others still are."""
     problems = []
     try:
         result.save(folder / NUMBERS)
@@ -94,7 +94,7 @@ def print_and_write(result: Comparison, folder: Path, title: str) -> None:
         result.to_html(folder / PAGE, title=title)
     except OSError as error:
         problems.append(f"argument --output: {reason(error)}")
-    except Exception as error:  # it must not take the numbers with it
+    except Exception as error:  # the numbers are written all the same
         problems.append(
             f"the page could not be made ({type(error).__name__}: {error!s:.200})"
         )

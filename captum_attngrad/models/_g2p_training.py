@@ -1,4 +1,4 @@
-"""Training of the letters-to-phonemes model, apart from where its result is kept."""
+"""Training the letters-to-phonemes model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START = "<s>"
 END = "</s>"
 _EVAL_BATCH = 512
 _WARMUP = 0.05  # of all steps
-_LARGEST_GRADIENT = 1.0
+_MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def train_g2p(
                 loss = _loss(model, ids, mask, targets)
                 optimizer.zero_grad()
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
+                torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
                 optimizer.step()
                 schedule.step()
                 bar.update()

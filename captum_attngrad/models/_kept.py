@@ -19,13 +19,13 @@ Model = TypeVar("Model")
 
 
 def file_name(prefix: str, version: int, settings: Mapping[str, object]) -> str:
-    """Name the file after its settings, so that other settings never meet it."""
+    """Name the file after its settings, so that each combination has its own file."""
     key = json.dumps({"format": version, **settings}, sort_keys=True)
     return f"{prefix}_{hashlib.sha256(key.encode()).hexdigest()[:12]}.pt"
 
 
 def pack(version: int, settings: Mapping[str, object], **content: object) -> bytes:
-    """Return what a file is to hold: ``content``, what it was made with, a checksum."""
+    """Return the content of a file: ``content``, the settings behind it, a checksum."""
     buffer = io.BytesIO()
     torch.save({"format": version, "settings": dict(settings), **content}, buffer)
     return seal(buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Training of the attention LSTM, apart from where its data and result are kept."""
+"""Training the attention LSTM."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def trained_g2p(
                     Default: None
         seed (int, optional): Seed of everything random in the training.
                     Default: 0
-        stress (bool, optional): Whether the model tells the stress of vowels.
+        stress (bool, optional): Whether the model predicts the stress of vowels.
                     Default: False
         embedding_dim (int, optional): Size of the embeddings.
                     Default: 64
@@ -177,7 +177,7 @@ def trained_g2p(
                     Default: 0.05
         letter_dropout (float, optional): Probability with which a letter is replaced by
                     ``"<unk>"`` during training. It makes ``"<unk>"`` a fair replacement
-                    for a letter that is taken away to measure its effect.
+                    for a letter that is masked to measure its effect.
                     Default: 0.02
         epochs (int, optional): Number of passes over the training words.
                     Default: 6

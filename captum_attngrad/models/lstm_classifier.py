@@ -58,8 +58,8 @@ class AttentionLSTMClassifier(nn.Module):
         self.embedding = nn.Embedding(
             vocab_size, embedding_dim, padding_idx=padding_idx
         )
-        # PyTorch's standard normal start is large for word vectors that are learnt from
-        # few sentences: a smaller one learns faster and ends better on the reviews.
+        # PyTorch's standard normal start is large for word vectors that are learned
+        # from few sentences: a smaller one learns faster and ends better on the reviews.
         with torch.no_grad():
             self.embedding.weight.mul_(_EMBEDDING_STD)
         self.lstm = nn.LSTM(

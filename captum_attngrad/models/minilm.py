@@ -187,7 +187,7 @@ def finetuned_minilm(
 
 
 def _file_name(settings: FinetuningSettings) -> str:
-    """Name the file after its settings, so that other settings never meet it."""
+    """Name the file after its settings, so that each combination has its own file."""
     key = json.dumps(_identity(settings), sort_keys=True)
     return f"minilm_{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
 

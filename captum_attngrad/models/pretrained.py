@@ -116,7 +116,7 @@ def trained_lstm(
                     Default: 0.5
         word_dropout (float, optional): Probability with which a word is replaced by
                     ``"<unk>"`` during training. It makes ``"<unk>"`` a fair
-                    replacement for a word that is taken away to measure its effect.
+                    replacement for a word that is masked to measure its effect.
                     Default: 0.1
         min_freq (int, optional): How often a word must occur in the training sentences
                     to be in the vocabulary.

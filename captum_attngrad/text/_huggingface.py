@@ -102,7 +102,7 @@ class HuggingFaceText:
             value = self._constant[name]
             if value is None:
                 raise ValueError(
-                    f"The tokenizer returns {name} that differ from token to token, as "
+                    f"The tokenizer returns {name} that differ between tokens, as "
                     "for sentence pairs, and the model was run without them. Pass "
                     "*batch.forward_args, or additional_forward_args="
                     "batch.forward_args, in the place of batch.attention_mask."

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from captum_attngrad._scores import Array
 
 FONT_SIZE = 9.0
-# Of a long word in points.
+# The mean in a long word, in points.
 CHARACTER_WIDTH = 0.62 * FONT_SIZE
 # Between the baselines of neighboring labels.
 LINE_HEIGHT = 11.5
@@ -49,7 +49,7 @@ class Labels(NamedTuple):
 def labels_for(tokens: Sequence[str]) -> Labels:
     """Makes labels of tokens. Long ones are cut. Characters that no installed font has
     are shown by their code points."""
-    # Of what is cut off nothing needs a font.
+    # What is cut off needs no font.
     cut = [token[: _MAX_CHARACTERS + 1] for token in tokens]
     families = list(mpl.rcParams["font.family"])
     own = font_manager.findfont(font_manager.FontProperties(family=families))

@@ -126,7 +126,7 @@ def _label(
 
 def _mark(ax: Axes, relative: Array, cell: tuple[float, float]) -> None:
     """A plus or a minus in the cells; where they are too small, in the strongest of
-    each neighbourhood."""
+    each neighborhood."""
     places = _places_to_mark(np.abs(relative), cell)
     values = relative[places[:, 0], places[:, 1]]
     colors = np.full(len(values), INK)
@@ -159,7 +159,7 @@ def _places_to_mark(strength: Array, cell: tuple[float, float]) -> Places:
             if block[row, column] >= _MIN_MARKED_PEAK:
                 found.append((top + int(row), left + int(column)))
     places = np.array(found, dtype=np.intp).reshape(-1, 2)
-    # The strongest of two neighbouring blocks may lie next to each other.
+    # The strongest of two neighboring blocks may lie next to each other.
     chosen: list[int] = []
     for i in np.argsort(-strength[places[:, 0], places[:, 1]], kind="stable"):
         apart = np.abs(places[chosen] - places[i]) * (cell[1], cell[0])

@@ -33,7 +33,7 @@ def plot_alignment(
 
     One row for each output, one column for each input. White is zero; green with a
     plus supports the output, purple with a minus argues against it. In maps too fine
-    for a mark in each cell the strongest cell of each neighbourhood has one, and of
+    for a mark in each cell the strongest cell of each neighborhood has one, and of
     labels that do not all fit the strongest rows and columns keep theirs.
 
     Args:

@@ -34,7 +34,7 @@ class Word(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A text as one method explains it; ``note`` says why there are no colors."""
+    """A text as one method explains it; ``note`` says why it has no colors."""
 
     label: str
     words: list[Word]

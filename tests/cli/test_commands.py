@@ -102,7 +102,7 @@ def test_jsonl_with_names_of_classes(
         ("text\n ,\n", [], "line 2 has no text"),
         ("body\ngood\n", [], "line 2 of .* has no 'text'; it has: body"),
         ("text\ngood\n", ["--label-column", "y"], "has no 'y'; it has: text"),
-        ("text,label\ngood,7\n", [], "line 2: the label '7' is no class"),
+        ("text,label\ngood,7\n", [], "line 2: the label '7' is not a class"),
         ("text\ngood\n", ["--limit", "2"], "--limit: 2 is more than the 1 texts"),
         ("text\ngood\n", ["--methods", "shap"], "no method named 'shap'"),
         ("text\ngood\n", ["--metrics", "auc"], "no metric named 'auc'"),
@@ -167,7 +167,10 @@ def test_explain(
     assert "failed: RuntimeError: DeepLift" in html
     assert "<b>film</b>" not in html
     for extra, message in (
-        (["--target", "x"], "--target: 'x' is no class; expected one of: negative, po"),
+        (
+            ["--target", "x"],
+            "--target: 'x' is not a class; expected one of: negative, po",
+        ),
         (["--output", tmp_path], "is a folder; expected a file"),
     ):
         assert status(*arguments, *extra) == 2
