@@ -59,7 +59,7 @@ class AttentionLSTMClassifier(nn.Module):
             vocab_size, embedding_dim, padding_idx=padding_idx
         )
         # PyTorch's standard normal start is large for word vectors that are learned
-        # from few sentences: a smaller one learns faster and ends better on the reviews.
+        # from few sentences; a smaller one learns faster and better on the reviews.
         with torch.no_grad():
             self.embedding.weight.mul_(_EMBEDDING_STD)
         self.lstm = nn.LSTM(

@@ -100,8 +100,8 @@ def text_records(
             Default: True
         special_tokens (Collection of str, optional): Tokens without a color, never
             merged, such as ``tokenizer.all_special_tokens``.
-            Default: None, what looks like ``[CLS]``, ``</s>`` or ``<|endoftext|>``;
-            unknown words and masks are not among them
+            Default: None, the usual marks of starts, ends and padding, such as
+            ``[CLS]``, ``</s>``, ``<pad>`` and ``<|endoftext|>``; not unknown words
 
     Returns:
         *list of VisualizationDataRecord*: One record for each text.

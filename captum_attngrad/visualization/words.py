@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, from_numpy
 
 from captum_attngrad._scores import check_finite, checked_scores, checked_tokens
-from captum_attngrad.text.word_pieces import is_special, merge_word_pieces
+from captum_attngrad.text.word_pieces import merge_word_pieces
 from captum_attngrad.visualization._signs import signed_number
 
 #: If the strongest score of a text is below this, the scores have vanished: the
@@ -16,8 +17,10 @@ from captum_attngrad.visualization._signs import signed_number
 MIN_PEAK = 2.0**-24
 #: Words whose score is a smaller share of the strongest have no color.
 MIN_SHARE = 0.05
-# Special tokens that stand for a word of the text.
-_WORDS = ("[UNK]", "[MASK]", "<unk>", "<mask>")
+# Special tokens that are not a word of the text, as unknown words and masks are.
+_SPECIAL = re.compile(
+    r"\[(CLS|SEP|PAD|BOS|EOS)\]|</?s>|<(pad|bos|eos|cls|sep)>|<\|.+\|>"
+)
 
 
 class Word(NamedTuple):
@@ -83,17 +86,17 @@ def row_of(
 
 
 def _kind(word: str, strength: float) -> str:
-    if _is_structure(word, None):
+    if _is_special(word, None):
         return "special"
     if abs(strength) < MIN_SHARE:
         return ""
     return "for" if strength > 0 else "against"
 
 
-def _is_structure(token: str, special_tokens: Collection[str] | None) -> bool:
-    if special_tokens is None and token in _WORDS:
-        return False
-    return is_special(token, special_tokens)
+def _is_special(token: str, special_tokens: Collection[str] | None) -> bool:
+    if special_tokens is not None:
+        return token in special_tokens
+    return _SPECIAL.fullmatch(token) is not None
 
 
 def relative_strengths(
@@ -113,13 +116,13 @@ def relative_strengths(
         words (Sequence of str): The words.
         scores (Tensor): Their scores, (words,).
         special_tokens (Collection of str, optional): The special tokens.
-            Default: None, what looks like one, unknown words and masks excepted
+            Default: None, the usual marks of starts, ends and padding
 
     Returns:
         *tuple* of **strengths** (*Tensor*, (words,)) and **note** (*str*), which says
         why there are no colors, or is empty.
     """
-    special = [_is_structure(word, special_tokens) for word in words]
+    special = [_is_special(word, special_tokens) for word in words]
     strengths = scores.clone()
     strengths[special] = 0
     peak = float(strengths.abs().max()) if len(words) else 0.0
