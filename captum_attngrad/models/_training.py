@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,33 +51,6 @@ class Trained(NamedTuple):
     history: list[float]
 
 
-@contextlib.contextmanager
-def own_torch_state(seed: int) -> Iterator[None]:
-    """
-    Run with a freshly seeded generator, PyTorch's defaults and one thread, whatever the
-    caller has set, and leave the caller's generator and settings as they were.
-    """
-    dtype = torch.get_default_dtype()
-    threads = torch.get_num_threads()
-    torch.set_default_dtype(torch.float32)
-    # Sums depend on how they are shared out between threads, so a fixed number is part
-    # of a fixed result. The tensors are small: more threads hardly make it faster, and
-    # much slower on a busy machine.
-    torch.set_num_threads(1)
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=[]))
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(torch.device("cpu"))
-            # Not torch.manual_seed, which would reseed the GPUs' generators as well.
-            torch.default_generator.manual_seed(seed)
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_num_threads(threads)
-
-
 def train(
     train_reviews: Sequence[MovieReview],
     validation_reviews: Sequence[MovieReview],
@@ -88,7 +60,7 @@ def train(
     """
     Train a model and return it as it was after its best epoch, the first of those with
     the highest accuracy on the validation sentences. The vocabulary is that of the
-    training sentences. Call it in :func:`own_torch_state`.
+    training sentences. It draws from PyTorch's generator.
     """
     tokenizer = WordTokenizer()
     vocab = build_vocab_from_iterator(

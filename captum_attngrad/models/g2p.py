@@ -24,7 +24,6 @@ from captum_attngrad.models._g2p_training import (
     transcribe,
 )
 from captum_attngrad.models._kept import file_name, load_or_train, pack, unpack
-from captum_attngrad.models._training import own_torch_state
 from captum_attngrad.models.seq2seq import AttentionSeq2Seq
 from captum_attngrad.text import Vocab, pad_batch
 from captum_attngrad.text.error_rates import phoneme_error_rate, word_error_rate
@@ -226,15 +225,12 @@ def trained_g2p(
     path = resolve_root(root, "models") / file_name("g2p", _FORMAT, asdict(settings))
 
     def train() -> bytes:
-        splits = _splits(dictionary, stress)
-        with own_torch_state(seed):
-            return _train(splits, settings, show_progress)
+        return _train(_splits(dictionary, stress), settings, show_progress)
 
     def load(kept: bytes) -> TrainedG2P:
-        with own_torch_state(seed):
-            return _load(kept, path, settings)
+        return _load(kept, path, settings)
 
-    return load_or_train(path, load, train, retrain)
+    return load_or_train(path, load, train, retrain, seed)
 
 
 def _digest(dictionary: PathLike | None) -> str:

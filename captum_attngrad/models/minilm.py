@@ -23,7 +23,6 @@ from captum_attngrad.models._finetuning import (
 from captum_attngrad.models._kept import file_name, load_or_train, pack, unpack
 from captum_attngrad.models._minilm_package import SHA256, require_extra
 from captum_attngrad.models._review_splits import review_splits
-from captum_attngrad.models._training import own_torch_state
 
 if TYPE_CHECKING:
     from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
@@ -172,17 +171,14 @@ def finetuned_minilm(
 
     def train() -> bytes:
         splits = review_splits(data_root, download, min_abs_rating)
-        with own_torch_state(seed):
-            # Large enough to be worth the caller's threads, which own_torch_state
-            # brings back at its end.
-            torch.set_num_threads(threads)
-            return _finetune(splits, tokenizer, settings, show_progress)
+        # Large enough to be worth the caller's threads, and not only one.
+        torch.set_num_threads(threads)
+        return _finetune(splits, tokenizer, settings, show_progress)
 
     def load(kept: bytes) -> FinetunedMiniLM:
-        with own_torch_state(seed):
-            return _load(kept, path, tokenizer, settings)
+        return _load(kept, path, tokenizer, settings)
 
-    return load_or_train(path, load, train, retrain)
+    return load_or_train(path, load, train, retrain, seed)
 
 
 def _identity(settings: FinetuningSettings) -> dict[str, object]:
