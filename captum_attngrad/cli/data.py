@@ -130,7 +130,7 @@ def _from_file(
 
 def texts_in(path: Path, text_column: str) -> list[str]:
     r"""
-    The texts of a file: a column of a .csv or .jsonl file; each line of any other.
+    The texts of a file: a column of a .csv or .jsonl file, or each line of a .txt file.
 
     Args:
         path (Path): The file.
@@ -142,8 +142,13 @@ def texts_in(path: Path, text_column: str) -> list[str]:
     Raises:
         UsageError: If the file cannot be read as such, or holds no texts.
     """
+    ending = path.suffix.lower()
+    if ending not in ("", ".txt", ".csv", ".jsonl"):
+        raise UsageError(
+            f"argument --file: {str(path)!r} is not a .txt, .csv or .jsonl file"
+        )
     try:
-        if path.suffix.lower() in (".csv", ".jsonl"):
+        if ending in (".csv", ".jsonl"):
             rows = rows_of(path, "--file")
             found = [_text_in(path, n, row, text_column) for n, row in rows]
         else:

@@ -72,8 +72,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--file",
         metavar="FILE",
-        help="explain the texts of a file: a column of a .csv or .jsonl file, or one "
-        "text a line",
+        help="explain the texts of a file: a column of a .csv or .jsonl file, or each "
+        "line of a .txt file",
     )
     parser.add_argument(
         "--text-column",

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captum_attngrad.evaluation.bootstrap import FEWEST_PAIRS, Interval
+from captum_attngrad.evaluation.bootstrap import FEWEST_PAIRS
 from captum_attngrad.evaluation.comparison import Comparison, ExplainedText
-from captum_attngrad.evaluation.info import MetricInfo
 from captum_attngrad.evaluation.plots import (
     ANCHORS,
     faithful_metric,
@@ -14,33 +13,17 @@ from captum_attngrad.evaluation.plots import (
     wide_svgs,
 )
 from captum_attngrad.evaluation.tables import (
-    arrow,
+    Column,
     format_number,
-    format_seconds,
-    missing,
+    property_columns,
+    rank_columns,
     remarks,
-    unranked,
 )
 from captum_attngrad.visualization import words
 from captum_attngrad.visualization.page import data_uri, render_page
 
 # More methods than this are counted in the findings, and not named.
 _MAX_NAMED = 4
-
-
-class Cell(NamedTuple):
-    """A cell of a table; ``rest`` is what follows the number."""
-
-    value: str
-    rest: str = ""
-    best: bool = False
-
-
-class Column(NamedTuple):
-    """A column of a table, with a cell for each method."""
-
-    name: str
-    cells: list[Cell]
 
 
 class Image(NamedTuple):
@@ -58,61 +41,14 @@ class Property(NamedTuple):
     charts: list[Image]
 
 
-def _cell(interval: Interval, digits: int, best: bool, otherwise: str) -> Cell:
-    if not np.isfinite(interval.mean):
-        return Cell("", otherwise)
-    mean, low, high = (format_number(number, digits) for number in interval)
-    return Cell(mean, f"[{low}, {high}]", best)
-
-
-def _metric_column(comparison: Comparison, metric: MetricInfo) -> Column:
-    cells = [
-        _cell(
-            comparison.interval(method.name, metric.name),
-            3,
-            best,
-            missing(comparison, method.name, metric),
-        )
-        for method, best in zip(
-            comparison.methods, comparison.not_beaten(metric.name), strict=True
-        )
-    ]
-    return Column(f"{metric.name} {arrow(metric)}", cells)
-
-
-def _rank_column(comparison: Comparison, property: str) -> Column:
-    cells = [
-        _cell(
-            comparison.average_rank(method.name, property),
-            1,
-            best,
-            unranked(comparison, method),
-        )
-        for method, best in zip(
-            comparison.methods, comparison.best_ranked(property), strict=True
-        )
-    ]
-    return Column(f"{property} ↓", cells)
-
-
-def _seconds_column(comparison: Comparison) -> Column:
-    return Column("s/text", [Cell(format_seconds(s)) for s in comparison.seconds])
-
-
-def _ranks(comparison: Comparison) -> list[Column]:
-    ranked = comparison.ranked_properties
-    columns = [_rank_column(comparison, property) for property in ranked]
-    return [*columns, _seconds_column(comparison)] if columns else []
-
-
 def _property(comparison: Comparison, property: str) -> Property:
-    metrics = [m for m in comparison.metrics if m.property == property]
-    columns = [_metric_column(comparison, metric) for metric in metrics]
-    if not comparison.ranked_properties and property == comparison.properties[0]:
-        columns.append(_seconds_column(comparison))
-    # Cost has a chart of its own, against faithfulness.
-    charted = [] if property == "cost" else metrics
-    charts = [_chart(comparison, metric.name) for metric in charted]
+    charts = [
+        _chart(comparison, metric.name)
+        for metric in comparison.metrics
+        # Cost has a chart of its own, against faithfulness.
+        if metric.property == property != "cost"
+    ]
+    columns = property_columns(comparison, property)
     return Property(property.capitalize(), columns, charts)
 
 
@@ -262,7 +198,7 @@ def comparison_page(comparison: Comparison, title: str, n_texts: int = 10) -> st
             for number, text in enumerate(comparison.texts[:n_texts], start=1)
         ],
         methods=[method.name for method in comparison.methods],
-        ranks=_ranks(comparison),
+        ranks=rank_columns(comparison),
         n_texts=len(comparison.texts),
         anchors=[m.name for m in comparison.methods if m.name in ANCHORS],
         properties=[_property(comparison, name) for name in comparison.properties],

@@ -251,6 +251,7 @@ def test_what_holds_no_texts_is_named(
         ([], "there is no text to explain; give TEXT, - with lines"),
         (["--file", empty], "argument --file: .* holds no texts"),
         (["--file", tmp_path / "missing"], "argument --file: cannot read"),
+        (["--file", "texts.json"], "'texts.json' is not a .txt, .csv or .jsonl file"),
     ):
         assert status(*explain_arguments(folder, *arguments)) == 2
         assert re.search(message, capfd.readouterr().err)
