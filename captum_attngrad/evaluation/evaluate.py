@@ -67,6 +67,13 @@ def _checked_scores(method: Method, scores: object, texts: TextBatch) -> Tensor:
     return scores.to(torch.float32)
 
 
+def scores_of(
+    text_model: TextModel, method: Method, texts: TextBatch, target: Tensor
+) -> Tensor:
+    """What a method says about a batch, checked, shape (batch, tokens)."""
+    return _checked_scores(method, method.function(text_model, texts, target), texts)
+
+
 def _checked_masks(metric: ErasureMetric, masks: object, texts: TextBatch) -> Tensor:
     n, length = texts.input_ids.shape
     if (

@@ -1,11 +1,11 @@
 r"""The values of a comparison as ranks, and as a tidy table."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from captum_attngrad._extras import require
 from captum_attngrad.evaluation.bootstrap import (
     FEWEST_PAIRS,
     Interval,
@@ -95,13 +95,7 @@ def best_ranked(comparison: "Comparison", property: str) -> list[bool]:
 
 def to_frame(comparison: "Comparison") -> Any:
     """See :meth:`Comparison.to_frame`."""
-    try:
-        pandas = import_module("pandas")
-    except ImportError as error:
-        raise ImportError(
-            "to_frame needs pandas, which is not installed. Run: "
-            "pip install 'captum-attngrad[compare]'"
-        ) from error
+    pandas = require("pandas", "to_frame", "compare")
     frames = []
     for j, metric in enumerate(comparison.metrics):
         single = metric.name not in comparison.replicates
