@@ -48,7 +48,8 @@ class AnswerAttribution(LLMAttributionResult):
         output_tokens (list of str): the explained tokens of the answer.
         seq_attr (Tensor): ``(features,)``, for all explained tokens together.
         token_attr (Tensor, optional): ``(explained tokens, features)``.
-        output_probs (Tensor, optional): ``(explained tokens,)``.
+        probabilities (Tensor): of the explained tokens, ``(explained tokens,)``;
+            ``output_probs`` in Captum 0.9.
         prompt_text (str): the text of the prompt.
         offsets (list of (int, int), optional): the characters of the prompt that each
             of its tokens was made from.
@@ -77,7 +78,7 @@ class AnswerAttribution(LLMAttributionResult):
             token_attr=token_attr,
         )
         # Captum 0.8 knows neither.
-        self.output_probs = self._probabilities = output_probs
+        self.output_probs = self.probabilities = output_probs
         self.inp = inp
         self.prompt_text = prompt_text
         self.offsets = offsets
@@ -175,7 +176,7 @@ class AnswerAttribution(LLMAttributionResult):
             output_tokens=self.output_tokens[first:last],
             seq_attr=rows.sum(0),
             token_attr=rows,
-            output_probs=self._probabilities[first:last],
+            output_probs=self.probabilities[first:last],
             prompt_seq_attr=of_prompt.sum(0),
             prompt_token_attr=of_prompt,
         )
