@@ -18,7 +18,7 @@ from captum_attngrad.metrics import (
     IntraClassCohesion,
     LeaveOneOutAgreement,
     Metric,
-    NeighbourSubstitution,
+    NeighborSubstitution,
     ParameterRandomization,
     PeakMemory,
     PolarityViolation,
@@ -30,10 +30,10 @@ from captum_attngrad.metrics import (
     Sufficiency,
 )
 
-#: What names a metric: its name, or itself.
+#: A metric or its name.
 MetricLike = str | Metric
 
-# What is measured when nothing is named.
+# The metrics of a comparison that names none.
 _DEFAULT: tuple[Callable[[], Metric], ...] = (
     Comprehensiveness,
     Sufficiency,
@@ -45,8 +45,8 @@ _DEFAULT: tuple[Callable[[], Metric], ...] = (
     Infidelity,
     Resilience,
     lambda: Resilience(measure="top_k"),
-    lambda: Resilience(NeighbourSubstitution()),
-    lambda: Resilience(NeighbourSubstitution(), "top_k"),
+    lambda: Resilience(NeighborSubstitution()),
+    lambda: Resilience(NeighborSubstitution(), "top_k"),
     IntraClassCohesion,
     InterClassSeparation,
     ClassDistanceRatio,
@@ -61,10 +61,10 @@ _DEFAULT: tuple[Callable[[], Metric], ...] = (
     ForwardPasses,
     BackwardPasses,
 )
-# What can be asked for by name.
+# Further metrics, by name only.
 _MORE: tuple[Callable[[], Metric], ...] = (
     lambda: Resilience(measure="cosine"),
-    lambda: Resilience(NeighbourSubstitution(), "cosine"),
+    lambda: Resilience(NeighborSubstitution(), "cosine"),
     lambda: IntraClassCohesion("bag"),
     lambda: Silhouette("bag"),
     lambda: AttackDetection(EmbeddingAttack("fgsm")),
@@ -89,12 +89,12 @@ def default_metrics() -> tuple[Metric, ...]:
 
 
 def _check_declared(metric: Metric) -> None:
-    """What the tables need of a metric, before anything is run for it."""
+    """Raises a TypeError if the metric lacks a declaration that the tables need."""
     missing = [name for name in Metric.__annotations__ if not hasattr(metric, name)]
     if missing:
         raise TypeError(
             f"The metric {type(metric).__name__} does not declare "
-            f"{', '.join(missing)}; see captum_attngrad.Metric for what they say."
+            f"{', '.join(missing)}; see captum_attngrad.Metric for what they mean."
         )
 
 

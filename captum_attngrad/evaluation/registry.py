@@ -29,8 +29,9 @@ class Method:
             ignored.
         description (str): One line for the report: what is computed, with which
             settings.
-        requires (tuple of str, optional): Modules that must be importable and come with
-            the extra ``compare``.
+        requires (tuple of str, optional): Modules that the method imports, from the
+            extra
+            ``compare``.
             Default: ()
         default (bool, optional): Whether it is compared when no methods are named.
             Default: True
@@ -52,7 +53,7 @@ class Method:
     default: bool = True
 
 
-#: What names a method: its name, itself, one of Captum's attributions or a function.
+#: A method, its name, one of Captum's attributions or a function.
 MethodLike = str | Method | Attribution | MethodFunction
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_attngrad.evaluation.captum_methods import ROWS_PER_EVAL, run_captum
 from captum_attngrad.evaluation.registry import Method
-from captum_attngrad.metrics import removal_probabilities
+from captum_attngrad.metrics.functional import masked_probabilities
 from captum_attngrad.text import TextBatch, TextModel
 
 LIME_SAMPLES = 500
@@ -162,12 +162,12 @@ def _leave_one_out(text_model: TextModel, batch: TextBatch, target: Tensor) -> T
     length = batch.input_ids.shape[1]
     single = torch.eye(length, dtype=torch.bool, device=batch.input_ids.device)
     nothing = torch.zeros_like(single[:1])
-    # Removing what may not be removed is removing nothing, which is run once.
-    removed = torch.cat([nothing, single]) & batch.attributable.unsqueeze(1)
-    p = removal_probabilities(
+    # Masking nothing at positions that are not attributable is run once.
+    masks = torch.cat([nothing, single]) & batch.attributable.unsqueeze(1)
+    p = masked_probabilities(
         text_model.probabilities,
         batch.input_ids,
-        removed,
+        masks,
         target,
         text_model.replacement_id,
         additional_forward_args=batch.forward_args,
