@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from captum_attngrad.evaluation import plots
 from captum_attngrad.evaluation.html_table import html_table
+from captum_attngrad.evaluation.plots import plot
 from captum_attngrad.evaluation.report import comparison_page
 from captum_attngrad.evaluation.results import Results
 from captum_attngrad.evaluation.store import comparison_file
@@ -121,7 +121,7 @@ class Comparison(Results):
 
             >>> result.plot("bars", "faithfulness").savefig("faithfulness.png")
         """
-        return plots.plot(self, kind, name)
+        return plot(self, kind, name)
 
     def to_html(
         self,

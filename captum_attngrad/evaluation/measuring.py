@@ -139,8 +139,7 @@ def uniform_values(batch: Batch, metrics: Sequence[Metric]) -> dict[str, Tensor]
     def explainer(affected: Tensor | None) -> Explain:
         raise ValueError("Uniform scores cannot be computed again.")
 
-    ids = batch.texts.input_ids
-    ones = torch.ones(ids.shape, device=ids.device)
+    ones = batch.texts.attributable.to(torch.float32)
     explained = ExplainedBatch(batch, ones, explainer)
     found = Measured()
     for metric in metrics:

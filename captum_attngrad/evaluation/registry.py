@@ -30,8 +30,7 @@ class Method:
         description (str): One line for the report: what is computed, with which
             settings.
         requires (tuple of str, optional): Modules that the method imports, from the
-            extra
-            ``compare``.
+            extra ``compare``.
             Default: ()
         default (bool, optional): Whether it is compared when no methods are named.
             Default: True

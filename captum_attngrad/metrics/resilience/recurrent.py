@@ -157,6 +157,7 @@ class _Shuffle:
         return torch.cat([states[: -self.n_directions], torch.stack(joined)])
 
 
+@torch.no_grad()
 def find_recurrent_attention(
     model: nn.Module, name: str, run: Run
 ) -> RecurrentAttention | None:

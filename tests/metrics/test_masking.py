@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_attngrad.metrics import (
+from captum_attngrad.metrics.functional import (
+    masked_probabilities,
     n_top_tokens,
-    removal_probabilities,
     top_token_masks,
 )
 
@@ -50,15 +50,15 @@ def test_equal_variants_run_once_and_keep_their_place() -> None:
 
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
     offset = torch.tensor([0.0, 10.0])
-    removed = torch.tensor(
+    masks = torch.tensor(
         [[[1, 0, 0], [0, 0, 0], [1, 0, 0]], [[0, 0, 0], [1, 1, 1], [0, 0, 0]]]
     ).bool()
     for budget in (1, 3, 7, 1000):
         rows.clear()
-        p = removal_probabilities(
+        p = masked_probabilities(
             forward,
             ids,
-            removed,
+            masks,
             [0, 1],
             replacement=0,
             additional_forward_args=(offset, 0.01),
@@ -76,22 +76,22 @@ def test_batches_stay_within_the_budget() -> None:
         sizes.append(ids.numel())
         return torch.full((len(ids), 2), 0.5)
 
-    removed = torch.eye(10, dtype=torch.bool).unsqueeze(0)
-    removal_probabilities(
-        forward, torch.ones(1, 10).long(), removed, 0, 0, max_tokens_per_batch=35
+    masks = torch.eye(10, dtype=torch.bool).unsqueeze(0)
+    masked_probabilities(
+        forward, torch.ones(1, 10).long(), masks, 0, 0, max_tokens_per_batch=35
     )
     assert sizes == [30, 30, 30, 10]
 
 
 def test_wrong_shapes_are_named() -> None:
-    removed = torch.zeros(2, 1, 3, dtype=torch.bool)
+    masks = torch.zeros(2, 1, 3, dtype=torch.bool)
 
     def forward(ids: Tensor) -> Tensor:
         return torch.full((len(ids), 2), 0.5)
 
-    with pytest.raises(ValueError, match=r"removed has shape \(2, 1, 3\)"):
-        removal_probabilities(forward, torch.ones(2, 4).long(), removed, 0, 0)
+    with pytest.raises(ValueError, match=r"masks has shape \(2, 1, 3\)"):
+        masked_probabilities(forward, torch.ones(2, 4).long(), masks, 0, 0)
     with pytest.raises(ValueError, match=r"inputs has shape \(4,\)"):
-        removal_probabilities(forward, torch.ones(4).long(), removed, 0, 0)
-    with pytest.raises(TypeError, match="removed has dtype"):
-        removal_probabilities(forward, torch.ones(2, 3).long(), removed.int(), 0, 0)
+        masked_probabilities(forward, torch.ones(4).long(), masks, 0, 0)
+    with pytest.raises(TypeError, match="masks has dtype"):
+        masked_probabilities(forward, torch.ones(2, 3).long(), masks.int(), 0, 0)
