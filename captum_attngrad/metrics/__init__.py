@@ -39,9 +39,7 @@ from captum_attngrad.metrics.faithfulness import (
     PositiveWords,
     Sufficiency,
 )
-from captum_attngrad.metrics.functional.masking import (
-    Answers,
-)
+from captum_attngrad.metrics.functional.masking import Answers
 from captum_attngrad.metrics.reexplain import (
     ReexplainMetric,
 )

@@ -11,10 +11,9 @@ from captum_attngrad.metrics.functional.masking import (
     DEFAULT_TOKENS_PER_BATCH,
     Answers,
     Target,
-    checked_attributable,
     masked_answers,
-    with_unmasked,
 )
+from captum_attngrad.metrics.functional.masks import checked_attributable, with_unmasked
 
 
 class ErasureMetric(Metric):

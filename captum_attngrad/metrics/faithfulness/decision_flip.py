@@ -4,7 +4,8 @@ from torch import Tensor
 
 from captum_attngrad.metrics.faithfulness.base import ErasureMetric
 from captum_attngrad.metrics.functional.faithfulness import decision_flip_fraction
-from captum_attngrad.metrics.functional.masking import Answers, top_token_masks
+from captum_attngrad.metrics.functional.masking import Answers
+from captum_attngrad.metrics.functional.masks import top_token_masks
 
 DEFAULT_STEPS = 20
 

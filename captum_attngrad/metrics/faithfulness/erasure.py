@@ -6,9 +6,9 @@ from torch import Tensor
 
 from captum_attngrad.metrics.faithfulness.base import ErasureMetric
 from captum_attngrad.metrics.functional.faithfulness import mean_drop
-from captum_attngrad.metrics.functional.masking import (
+from captum_attngrad.metrics.functional.masking import Answers
+from captum_attngrad.metrics.functional.masks import (
     DEFAULT_BINS,
-    Answers,
     all_but_top_token_masks,
     check_fractions,
     top_token_masks,

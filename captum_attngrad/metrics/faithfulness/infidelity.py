@@ -4,9 +4,9 @@ from torch import Tensor
 
 from captum_attngrad.metrics.faithfulness.base import ErasureMetric
 from captum_attngrad.metrics.functional.faithfulness import infidelity
-from captum_attngrad.metrics.functional.masking import (
+from captum_attngrad.metrics.functional.masking import Answers
+from captum_attngrad.metrics.functional.masks import (
     DEFAULT_SAMPLES,
-    Answers,
     check_scores,
     random_masks,
 )

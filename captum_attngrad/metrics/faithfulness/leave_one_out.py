@@ -4,11 +4,8 @@ from torch import Tensor
 
 from captum_attngrad.metrics.faithfulness.base import ErasureMetric
 from captum_attngrad.metrics.functional.agreement import kendall_tau_b
-from captum_attngrad.metrics.functional.masking import (
-    Answers,
-    check_scores,
-    leave_one_out_masks,
-)
+from captum_attngrad.metrics.functional.masking import Answers
+from captum_attngrad.metrics.functional.masks import check_scores, leave_one_out_masks
 
 
 class LeaveOneOutAgreement(ErasureMetric):

@@ -9,9 +9,9 @@ from captum_attngrad.metrics.functional.faithfulness import (
     inhibitor_word_rise,
     positive_word_drop,
 )
-from captum_attngrad.metrics.functional.masking import (
+from captum_attngrad.metrics.functional.masking import Answers
+from captum_attngrad.metrics.functional.masks import (
     DEFAULT_BINS,
-    Answers,
     check_fractions,
     top_token_masks,
 )

@@ -32,12 +32,14 @@ from captum_attngrad.metrics.functional.faithfulness import (
     sufficiency,
 )
 from captum_attngrad.metrics.functional.masking import (
-    DEFAULT_BINS,
     Answers,
-    all_but_top_token_masks,
-    leave_one_out_masks,
     masked_answers,
     masked_probabilities,
+)
+from captum_attngrad.metrics.functional.masks import (
+    DEFAULT_BINS,
+    all_but_top_token_masks,
+    leave_one_out_masks,
     n_top_tokens,
     random_masks,
     top_token_masks,

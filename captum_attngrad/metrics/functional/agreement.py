@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.metrics.functional._precision import wide
-from captum_attngrad.metrics.functional.masking import check_scores, top_token_masks
+from captum_attngrad.metrics.functional.masks import check_scores, top_token_masks
 
 
 def _checked_pair(

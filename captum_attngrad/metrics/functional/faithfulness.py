@@ -8,12 +8,14 @@ from torch import Tensor
 
 from captum_attngrad.metrics.functional._precision import wide
 from captum_attngrad.metrics.functional.masking import (
-    DEFAULT_BINS,
     DEFAULT_TOKENS_PER_BATCH,
     Target,
+    masked_probabilities,
+)
+from captum_attngrad.metrics.functional.masks import (
+    DEFAULT_BINS,
     all_but_top_token_masks,
     checked_attributable,
-    masked_probabilities,
     top_token_masks,
     with_unmasked,
 )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.metrics.functional._precision import wide
-from captum_attngrad.metrics.functional.masking import check_scores
+from captum_attngrad.metrics.functional.masks import check_scores
 
 
 def detection_auroc(attacked: Tensor, noise: Tensor, valid: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ r"""One vector for a text, from the scores of its tokens."""
 import torch
 from torch import Tensor
 
-from captum_attngrad.metrics.functional.masking import check_scores
+from captum_attngrad.metrics.functional.masks import check_scores
 
 VECTORS = ("embedding", "bag")
 # Enough buckets that two words of a text rarely share one.
