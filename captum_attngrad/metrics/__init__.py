@@ -5,6 +5,7 @@ The functions behind them are in :mod:`captum_attngrad.metrics.functional`, and 
 perturbations are made of in the packages of the properties.
 """
 
+from captum_attngrad.metrics._parameters import NotApplicableError
 from captum_attngrad.metrics.base import (
     Batch,
     Corpus,
@@ -13,9 +14,9 @@ from captum_attngrad.metrics.base import (
     Metric,
     Perturbation,
 )
-from captum_attngrad.metrics.consistency import (
+from captum_attngrad.metrics.consistency.base import CorpusMetric
+from captum_attngrad.metrics.consistency.consistency import (
     ClassDistanceRatio,
-    CorpusMetric,
     DaviesBouldin,
     InterClassSeparation,
     IntraClassCohesion,
@@ -28,40 +29,38 @@ from captum_attngrad.metrics.cost import (
     PeakMemory,
     Seconds,
 )
-from captum_attngrad.metrics.faithfulness import (
-    Comprehensiveness,
-    DecisionFlip,
-    ErasureMetric,
-    Infidelity,
+from captum_attngrad.metrics.faithfulness.base import ErasureMetric
+from captum_attngrad.metrics.faithfulness.decision_flip import DecisionFlip
+from captum_attngrad.metrics.faithfulness.erasure import Comprehensiveness, Sufficiency
+from captum_attngrad.metrics.faithfulness.infidelity import Infidelity
+from captum_attngrad.metrics.faithfulness.leave_one_out import LeaveOneOutAgreement
+from captum_attngrad.metrics.faithfulness.polarity import PolarityViolation
+from captum_attngrad.metrics.faithfulness.signed_words import (
     InhibitorWords,
-    LeaveOneOutAgreement,
-    PolarityViolation,
     PositiveWords,
-    Sufficiency,
 )
 from captum_attngrad.metrics.functional.masking import Answers
 from captum_attngrad.metrics.reexplain import (
     ReexplainMetric,
 )
-from captum_attngrad.metrics.resilience import (
-    InvariantModelChanges,
-    NeighborSubstitution,
-    NotApplicableError,
-    Resilience,
-    register_invariance,
-)
-from captum_attngrad.metrics.sanity import (
+from captum_attngrad.metrics.resilience.invariances import register_invariance
+from captum_attngrad.metrics.resilience.model_changes import InvariantModelChanges
+from captum_attngrad.metrics.resilience.resilience import Resilience
+from captum_attngrad.metrics.resilience.substitution import NeighborSubstitution
+from captum_attngrad.metrics.sanity.parameter_randomization import (
     ParameterRandomization,
     ParameterShuffling,
 )
-from captum_attngrad.metrics.sensitivity import (
+from captum_attngrad.metrics.sensitivity.detection import (
     AttackDetection,
     AttackLocalization,
+)
+from captum_attngrad.metrics.sensitivity.embedding_attack import (
     EmbeddingAttack,
     EmbeddingNoise,
-    SensitivityMax,
-    TokenAttack,
 )
+from captum_attngrad.metrics.sensitivity.sensitivity_max import SensitivityMax
+from captum_attngrad.metrics.sensitivity.token_attack import TokenAttack
 
 __all__ = [
     "Answers",

@@ -24,11 +24,12 @@ from captum_attngrad.metrics.functional import (
     sensitivity_max,
     top_share,
 )
-from captum_attngrad.metrics.sensitivity import attack_embeddings, attack_tokens
 from captum_attngrad.metrics.sensitivity.embedding_attack import (
+    attack_embeddings,
     noise_like,
     temporary_words,
 )
+from captum_attngrad.metrics.sensitivity.token_attack import attack_tokens
 from captum_attngrad.text.text_model import TextBatch, TextModel
 from tests.metrics.known import (
     UNK,

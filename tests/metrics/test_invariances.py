@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from captum_attngrad.metrics import NotApplicableError
-from captum_attngrad.metrics._parameters import share_unchanged
-from captum_attngrad.metrics.resilience import (
+from captum_attngrad.metrics._parameters import share_unchanged, swapped_parameters
+from captum_attngrad.metrics.resilience.input_shift import shift_inputs
+from captum_attngrad.metrics.resilience.invariances import (
     INVARIANT_CHANGES,
     add_key_constant,
     add_value_constant,
     change_value_basis,
     permute_units,
-    shift_inputs,
-    swapped_parameters,
 )
 from captum_attngrad.models import AttentionLSTMClassifier
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.metrics.functional import (
-    masked_probabilities,
+    masked_answers,
     n_top_tokens,
     top_token_masks,
 )
@@ -55,7 +55,7 @@ def test_equal_variants_run_once_and_keep_their_place() -> None:
     ).bool()
     for budget in (1, 3, 7, 1000):
         rows.clear()
-        p = masked_probabilities(
+        p = masked_answers(
             forward,
             ids,
             masks,
@@ -63,7 +63,7 @@ def test_equal_variants_run_once_and_keep_their_place() -> None:
             replacement=0,
             additional_forward_args=(offset, 0.01),
             max_tokens_per_batch=budget,
-        )
+        ).p
         expected = torch.tensor([[0.05, 0.06, 0.05], [0.75, 0.90, 0.75]])
         torch.testing.assert_close(p, expected.double())
         assert sorted(rows) == [[0, 0, 0], [0, 2, 3], [1, 2, 3], [4, 5, 6]]
@@ -77,7 +77,7 @@ def test_batches_stay_within_the_budget() -> None:
         return torch.full((len(ids), 2), 0.5)
 
     masks = torch.eye(10, dtype=torch.bool).unsqueeze(0)
-    masked_probabilities(
+    masked_answers(
         forward, torch.ones(1, 10).long(), masks, 0, 0, max_tokens_per_batch=35
     )
     assert sizes == [30, 30, 30, 10]
@@ -90,8 +90,8 @@ def test_wrong_shapes_are_named() -> None:
         return torch.full((len(ids), 2), 0.5)
 
     with pytest.raises(ValueError, match=r"masks has shape \(2, 1, 3\)"):
-        masked_probabilities(forward, torch.ones(2, 4).long(), masks, 0, 0)
+        masked_answers(forward, torch.ones(2, 4).long(), masks, 0, 0)
     with pytest.raises(ValueError, match=r"inputs has shape \(4,\)"):
-        masked_probabilities(forward, torch.ones(4).long(), masks, 0, 0)
+        masked_answers(forward, torch.ones(4).long(), masks, 0, 0)
     with pytest.raises(TypeError, match="masks has dtype"):
-        masked_probabilities(forward, torch.ones(2, 3).long(), masks.int(), 0, 0)
+        masked_answers(forward, torch.ones(2, 3).long(), masks.int(), 0, 0)

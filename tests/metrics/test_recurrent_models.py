@@ -15,7 +15,8 @@ from captum_attngrad.metrics import (
     Resilience,
     register_invariance,
 )
-from captum_attngrad.metrics.resilience import INVARIANT_CHANGES, invariances
+from captum_attngrad.metrics.resilience import invariances
+from captum_attngrad.metrics.resilience.invariances import INVARIANT_CHANGES
 from captum_attngrad.metrics.resilience.recurrent import recurrent_attentions
 from captum_attngrad.models import AttentionLSTMClassifier
 from tests.metrics.known import (

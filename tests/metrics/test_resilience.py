@@ -18,7 +18,7 @@ from captum_attngrad.metrics import (
 )
 from captum_attngrad.metrics._neighbors import random_substitutions
 from captum_attngrad.metrics.functional import mean_agreement, nearest_neighbors
-from captum_attngrad.metrics.resilience import INVARIANT_CHANGES
+from captum_attngrad.metrics.resilience.invariances import INVARIANT_CHANGES
 from captum_attngrad.models import AttentionLSTMClassifier
 from tests.metrics.known import (
     BagOfWords,

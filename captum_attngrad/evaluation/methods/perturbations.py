@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_attngrad.evaluation.captum_methods import ROWS_PER_EVAL, run_captum
 from captum_attngrad.evaluation.registry import Method
-from captum_attngrad.metrics.functional import masked_probabilities
+from captum_attngrad.metrics.functional.masking import masked_answers
+from captum_attngrad.metrics.functional.masks import leave_one_out_masks, with_unmasked
 from captum_attngrad.text import TextBatch, TextModel
 
 LIME_SAMPLES = 500
@@ -159,19 +160,14 @@ def _feature_ablation(
 
 
 def _leave_one_out(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
-    length = batch.input_ids.shape[1]
-    single = torch.eye(length, dtype=torch.bool, device=batch.input_ids.device)
-    nothing = torch.zeros_like(single[:1])
-    # Masking nothing at positions that are not attributable is run once.
-    masks = torch.cat([nothing, single]) & batch.attributable.unsqueeze(1)
-    p = masked_probabilities(
+    p = masked_answers(
         text_model.probabilities,
         batch.input_ids,
-        masks,
+        with_unmasked(leave_one_out_masks(batch.attributable)),
         target,
         text_model.replacement_id,
         additional_forward_args=batch.forward_args,
-    )
+    ).p
     return p[:, :1] - p[:, 1:]
 
 

@@ -1,7 +1,5 @@
 r"""Metrics of how consistently texts of a class are explained."""
 
-from torch import Tensor
-
 from captum_attngrad.metrics.consistency.base import CorpusMetric
 from captum_attngrad.metrics.functional.consistency import (
     class_distance_ratio,
@@ -24,8 +22,7 @@ class IntraClassCohesion(CorpusMetric):
     description = "mean cosine to the explanations of other texts of the same class"
     undefined = "no other text of the class"
 
-    def compute(self, vectors: Tensor, classes: Tensor) -> Tensor:
-        return intra_class_cohesion(vectors, classes)
+    compute = staticmethod(intra_class_cohesion)
 
 
 class InterClassSeparation(CorpusMetric):
@@ -43,8 +40,7 @@ class InterClassSeparation(CorpusMetric):
     )
     undefined = "only one class, or no other text of the class"
 
-    def compute(self, vectors: Tensor, classes: Tensor) -> Tensor:
-        return inter_class_separation(vectors, classes)
+    compute = staticmethod(inter_class_separation)
 
 
 class ClassDistanceRatio(CorpusMetric):
@@ -63,8 +59,7 @@ class ClassDistanceRatio(CorpusMetric):
     undefined = "only one class, or one text in each"
     per_example = False
 
-    def compute(self, vectors: Tensor, classes: Tensor) -> Tensor:
-        return class_distance_ratio(vectors, classes)
+    compute = staticmethod(class_distance_ratio)
 
 
 class Silhouette(CorpusMetric):
@@ -79,8 +74,7 @@ class Silhouette(CorpusMetric):
     description = "silhouette (cosine distance) of the explanations in their classes"
     undefined = "only one class, or one text in each"
 
-    def compute(self, vectors: Tensor, classes: Tensor) -> Tensor:
-        return silhouette(vectors, classes)
+    compute = staticmethod(silhouette)
 
 
 class DaviesBouldin(CorpusMetric):
@@ -96,5 +90,4 @@ class DaviesBouldin(CorpusMetric):
     undefined = "only one class, or one text in each"
     per_example = False
 
-    def compute(self, vectors: Tensor, classes: Tensor) -> Tensor:
-        return davies_bouldin(vectors, classes)
+    compute = staticmethod(davies_bouldin)

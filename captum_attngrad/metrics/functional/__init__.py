@@ -34,7 +34,6 @@ from captum_attngrad.metrics.functional.faithfulness import (
 from captum_attngrad.metrics.functional.masking import (
     Answers,
     masked_answers,
-    masked_probabilities,
 )
 from captum_attngrad.metrics.functional.masks import (
     DEFAULT_BINS,
@@ -76,7 +75,6 @@ __all__ = [
     "kendall_tau_b",
     "leave_one_out_masks",
     "masked_answers",
-    "masked_probabilities",
     "mean_agreement",
     "mean_drop",
     "measure_cost",

@@ -10,7 +10,7 @@ from captum_attngrad.metrics.functional._precision import wide
 from captum_attngrad.metrics.functional.masking import (
     DEFAULT_TOKENS_PER_BATCH,
     Target,
-    masked_probabilities,
+    masked_answers,
 )
 from captum_attngrad.metrics.functional.masks import (
     DEFAULT_BINS,
@@ -33,6 +33,13 @@ def mean_drop(p_full: Tensor, p_masked: Tensor) -> Tensor:
         *Tensor*: Shape (batch,), from -1 to 1.
     """
     return (p_full.unsqueeze(1) - p_masked).mean(dim=1)
+
+
+def _mean_drop_of_masks(
+    masks: Tensor, forward_func: Callable[..., Tensor], inputs: Tensor, *arguments: Any
+) -> Tensor:
+    p = masked_answers(forward_func, inputs, with_unmasked(masks), *arguments).p
+    return mean_drop(p[:, 0], p[:, 1:])
 
 
 def comprehensiveness(
@@ -110,16 +117,16 @@ def comprehensiveness(
         ... )  # (batch,)
     """
     attributable = checked_attributable(inputs, attributions, attributable)
-    p = masked_probabilities(
+    masks = top_token_masks(attributions, attributable, bins)
+    return _mean_drop_of_masks(
+        masks,
         forward_func,
         inputs,
-        with_unmasked(top_token_masks(attributions, attributable, bins)),
         target,
         replacement,
         additional_forward_args,
         max_tokens_per_batch,
     )
-    return mean_drop(p[:, 0], p[:, 1:])
 
 
 def sufficiency(
@@ -174,16 +181,16 @@ def sufficiency(
         >>> sufficiency(forward, input_ids, scores, target=1, replacement=unk_id)
     """
     attributable = checked_attributable(inputs, attributions, attributable)
-    p = masked_probabilities(
+    masks = all_but_top_token_masks(attributions, attributable, bins)
+    return _mean_drop_of_masks(
+        masks,
         forward_func,
         inputs,
-        with_unmasked(all_but_top_token_masks(attributions, attributable, bins)),
         target,
         replacement,
         additional_forward_args,
         max_tokens_per_batch,
     )
-    return mean_drop(p[:, 0], p[:, 1:])
 
 
 def decision_flip_fraction(

@@ -203,35 +203,3 @@ def masked_answers(
             for part in zip(*results, strict=True)
         )
     )
-
-
-def masked_probabilities(
-    forward_func: Callable[..., Tensor],
-    inputs: Tensor,
-    masks: Tensor,
-    target: Target,
-    replacement: int,
-    additional_forward_args: Any = None,
-    max_tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
-) -> Tensor:
-    r"""
-    The probabilities of :func:`masked_answers`, which has the same arguments.
-
-    Returns:
-        *Tensor*: Shape (batch, variants), the dtype that ``forward_func`` returns.
-
-    Examples::
-
-        >>> p = masked_probabilities(
-        ...     forward, input_ids, masks, target=1, replacement=0
-        ... )  # (batch, variants)
-    """
-    return masked_answers(
-        forward_func,
-        inputs,
-        masks,
-        target,
-        replacement,
-        additional_forward_args,
-        max_tokens_per_batch,
-    ).p

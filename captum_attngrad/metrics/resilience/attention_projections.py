@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from torch import Tensor, nn
 
@@ -71,42 +72,29 @@ def _of_multihead(name: str, layer: nn.MultiheadAttention) -> AttentionProjectio
     )
 
 
-def _linears(module: nn.Module, names: tuple[str, ...]) -> bool:
-    return all(isinstance(getattr(module, name, None), nn.Linear) for name in names)
+# Names of query, key, value and output projection, and of the number of heads.
+_LAYOUTS = (
+    # BERT and similar models
+    (
+        ("self.query", "self.key", "self.value", "output.dense"),
+        "self.num_attention_heads",
+    ),
+    # DistilBERT
+    (("q_lin", "k_lin", "v_lin", "out_lin"), "n_heads"),
+)
 
 
-def _of_bert(name: str, layer: nn.Module) -> AttentionProjections | None:
-    """``self`` with query, key and value, and ``output.dense``: BERT and similar
-    models."""
-    attend = getattr(layer, "self", None)
-    output = getattr(layer, "output", None)
-    if not isinstance(attend, nn.Module) or not isinstance(output, nn.Module):
-        return None
-    if not _linears(attend, ("query", "key", "value")) or not _linears(
-        output, ("dense",)
-    ):
-        return None
-    return AttentionProjections(
-        name=name,
-        n_heads=int(attend.num_attention_heads),  # type: ignore[arg-type]
-        query=_of(attend.get_submodule("query")),
-        key=_of(attend.get_submodule("key")),
-        value=_of(attend.get_submodule("value")),
-        output=_of(output.get_submodule("dense")),
-    )
-
-
-def _of_distilbert(name: str, layer: nn.Module) -> AttentionProjections | None:
-    if not _linears(layer, ("q_lin", "k_lin", "v_lin", "out_lin")):
-        return None
-    return AttentionProjections(
-        name=name,
-        n_heads=int(layer.n_heads),  # type: ignore[arg-type]
-        query=_of(layer.get_submodule("q_lin")),
-        key=_of(layer.get_submodule("k_lin")),
-        value=_of(layer.get_submodule("v_lin")),
-        output=_of(layer.get_submodule("out_lin")),
-    )
+def _found(name: str, layer: nn.Module) -> AttentionProjections | None:
+    for names, heads in _LAYOUTS:
+        try:
+            linears = [attrgetter(linear)(layer) for linear in names]
+            n_heads = int(attrgetter(heads)(layer))
+        except AttributeError:
+            continue
+        if all(isinstance(linear, nn.Linear) for linear in linears):
+            query, key, value, output = map(_of, linears)
+            return AttentionProjections(name, n_heads, query, key, value, output)
+    return None
 
 
 def attention_projections(model: nn.Module) -> Iterator[AttentionProjections]:
@@ -115,6 +103,6 @@ def attention_projections(model: nn.Module) -> Iterator[AttentionProjections]:
         if isinstance(module, nn.MultiheadAttention):
             yield _of_multihead(name, module)
         else:
-            found = _of_bert(name, module) or _of_distilbert(name, module)
+            found = _found(name, module)
             if found is not None:
                 yield found

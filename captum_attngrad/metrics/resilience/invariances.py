@@ -312,8 +312,10 @@ def _permutation(size: int, generator: torch.Generator) -> Tensor:
 
 
 def _shifted(model: nn.Module, seed: int = 0, *, run: Run | None = None) -> nn.Module:
-    change = _Change("input_shift", model, seed, None)
-    return change.model if change.applied else shift_inputs(model, seed, run=run)
+    kinds = tuple(_REGISTERED.get("input_shift", ()))
+    if any(isinstance(module, kinds) for module in model.modules()):
+        return _Change("input_shift", model, seed, None).result()
+    return shift_inputs(model, seed, run=run)
 
 
 #: The changes by name; each maps (model, seed) to a changed copy.

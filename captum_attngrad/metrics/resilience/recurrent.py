@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,6 +118,16 @@ def _close(first: Tensor, second: Tensor) -> bool:
     )
 
 
+def _run_with(
+    run: Run, *hooks: tuple[Callable[..., Any], Callable[..., Any]]
+) -> Tensor:
+    """The model's output with hooks, each given as (register, hook)."""
+    with ExitStack() as stack:
+        for register, hook in hooks:
+            stack.enter_context(hooked(register, hook))
+        return run()
+
+
 def _width(recurrent: nn.RNNBase) -> int:
     return recurrent.hidden_size * (2 if recurrent.bidirectional else 1)
 
@@ -129,26 +140,21 @@ def _on_data(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 class _Shuffle:
-    """Permutes the units of each direction and flips the signs of some."""
+    """Reverses the order of the units of each direction and flips every other sign."""
 
     def __init__(self, recurrent: nn.RNNBase) -> None:
         self.size = recurrent.hidden_size
         self.n_directions = _width(recurrent) // self.size
-        generator = torch.Generator().manual_seed(0)
-        orders = [
-            torch.randperm(self.size, generator=generator)
-            for _ in range(self.n_directions)
-        ]
-        self.order = torch.cat([d * self.size + o for d, o in enumerate(orders)])
-        self.signs = torch.ones(self.order.shape)
+        self.signs = torch.ones(self.size)
         self.signs[::2] = -1
 
     def __call__(self, states: Tensor) -> Tensor:
-        return states[..., self.order.to(states.device)] * self.signs.to(states)
+        units = states.reshape(*states.shape[:-1], self.n_directions, self.size)
+        return (units.flip(-1) * self.signs.to(states)).reshape(states.shape)
 
     def undo(self, states: Tensor) -> Tensor:
-        back = self.order.argsort().to(states.device)
-        return (states * self.signs.to(states))[..., back]
+        units = states.reshape(*states.shape[:-1], self.n_directions, self.size)
+        return (units * self.signs.to(states)).flip(-1).reshape(states.shape)
 
     def last(self, states: Tensor) -> Tensor:
         """The same for last states (layers * directions, batch, units)."""
@@ -178,20 +184,8 @@ def find_recurrent_attention(
     recurrent = model.get_submodule(name)
     assert isinstance(recurrent, nn.RNNBase)
     linears = {k: m for k, m in model.named_modules() if isinstance(m, nn.Linear)}
-    candidates = {
-        k: m for k, m in linears.items() if m.in_features == _width(recurrent)
-    }
-    inputs: dict[str, list[Tensor]] = {k: [] for k in candidates}
-    with ExitStack() as stack:
-        for key, linear in candidates.items():
-            stack.enter_context(
-                hooked(
-                    linear.register_forward_pre_hook,
-                    lambda _, args, seen=inputs[key]: seen.append(args[0]),
-                )
-            )
-        expected = run()
-    readers = _readers(recurrent, candidates, inputs, run, expected)
+    expected = run()
+    readers = _readers(recurrent, linears, run, expected)
     if not readers:
         return None
     scores = [
@@ -209,64 +203,63 @@ def find_recurrent_attention(
     return RecurrentAttention(
         name,
         readers,
-        score=scores[0] if scores else None,
-        embedding=embeddings[0] if embeddings else None,
+        score=next(iter(scores), None),
+        embedding=next(iter(embeddings), None),
     )
 
 
 def _readers(
-    recurrent: nn.RNNBase,
-    candidates: dict[str, nn.Linear],
-    inputs: dict[str, list[Tensor]],
-    run: Run,
-    expected: Tensor,
+    recurrent: nn.RNNBase, linears: dict[str, nn.Linear], run: Run, expected: Tensor
 ) -> tuple[str, ...]:
+    """The layers that read the states; none if others read them as well."""
     shuffle = _Shuffle(recurrent)
-    calls: dict[str, list[bool]] = {key: [] for key in candidates}
+    inputs: dict[str, list[Tensor]] = {
+        key: []
+        for key, linear in linears.items()
+        if linear.in_features == _width(recurrent)
+    }
+    reads: dict[str, list[bool]] = {key: [] for key in inputs}
 
     def shuffled(module: nn.Module, args: Any, output: Any) -> Any:
         states, last = output
-        last = (
-            tuple(shuffle.last(part) for part in last)
-            if isinstance(last, tuple)
-            else shuffle.last(last)
-        )
-        return _on_data(states, shuffle), last
+        if isinstance(last, tuple):
+            return _on_data(states, shuffle), tuple(map(shuffle.last, last))
+        return _on_data(states, shuffle), shuffle.last(last)
 
-    def undone(key: str, args: Any) -> Any:
-        before = inputs[key][len(calls[key])]
-        reads = not _close(args[0], before) and _close(args[0], shuffle(before))
-        calls[key].append(reads)
-        return (shuffle.undo(args[0]), *args[1:]) if reads else args
+    def note(key: str, module: nn.Module, args: Any) -> None:
+        inputs[key].append(args[0])
 
-    with ExitStack() as stack:
-        stack.enter_context(hooked(recurrent.register_forward_hook, shuffled))
-        for key, linear in candidates.items():
-            stack.enter_context(
-                hooked(
-                    linear.register_forward_pre_hook,
-                    lambda _, args, key=key: undone(key, args),
-                )
-            )
-        output = run()
-    readers = tuple(key for key, reads in calls.items() if any(reads))
-    if not _close(output, expected) or not all(all(calls[key]) for key in readers):
+    def undo(key: str, module: nn.Module, args: Any) -> Any:
+        before = inputs[key][len(reads[key])]
+        read = not _close(args[0], before) and _close(args[0], shuffle(before))
+        reads[key].append(read)
+        return (shuffle.undo(args[0]), *args[1:]) if read else args
+
+    _run_with(
+        run,
+        *((linears[k].register_forward_pre_hook, partial(note, k)) for k in inputs),
+    )
+    output = _run_with(
+        run,
+        (recurrent.register_forward_hook, shuffled),
+        *((linears[k].register_forward_pre_hook, partial(undo, k)) for k in inputs),
+    )
+    found = tuple(key for key, each in reads.items() if any(each))
+    if not _close(output, expected) or not all(all(reads[key]) for key in found):
         return ()
-    return readers
+    return found
 
 
 def _ignores_constant(linear: nn.Linear, run: Run, expected: Tensor) -> bool:
     """Whether a constant in the layer's output leaves the model's output alone."""
-    n_calls = 0
+    calls = []
 
     def add(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        nonlocal n_calls
-        n_calls += 1
+        calls.append(module)
         return output + 1
 
-    with hooked(linear.register_forward_hook, add):
-        output = run()
-    return n_calls > 0 and _close(output, expected)
+    output = _run_with(run, (linear.register_forward_hook, add))
+    return bool(calls) and _close(output, expected)
 
 
 def _feeds_only(
@@ -276,17 +269,14 @@ def _feeds_only(
     the recurrent layer."""
     constant = torch.linspace(0.5, 1.0, recurrent.input_size).to(embedding.weight)
 
-    def add(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return output + constant
-
     def subtract(module: nn.Module, args: Any) -> Any:
         return (_on_data(args[0], lambda data: data - constant), *args[1:])
 
-    with (
-        hooked(embedding.register_forward_hook, add),
-        hooked(recurrent.register_forward_pre_hook, subtract),
-    ):
-        output = run()
+    output = _run_with(
+        run,
+        (embedding.register_forward_hook, lambda module, args, out: out + constant),
+        (recurrent.register_forward_pre_hook, subtract),
+    )
     return _close(output, expected)
 
 

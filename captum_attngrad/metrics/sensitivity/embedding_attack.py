@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from captum.robust import FGSM, PGD
@@ -87,6 +88,7 @@ def attack_embeddings(
     """
     start = text_model.embed(batch.input_ids)
     movable = batch.attributable.unsqueeze(2).expand_as(start).to(start)
+    forward = text_model.probabilities_from_embeddings
     with (
         torch.enable_grad(),
         differentiable(text_model.model),
@@ -94,25 +96,13 @@ def attack_embeddings(
     ):
         # Captum warns at each step that it requires the gradient itself.
         warnings.filterwarnings("ignore", "Input Tensor", UserWarning)
-        if attack == "fgsm":
-            fgsm = FGSM(text_model.probabilities_from_embeddings)
-            # Captum treats small gradients as zero; a confident model has no others.
-            fgsm.zero_thresh = 0.0
-            moved = fgsm.perturb(
-                start, radius, target, batch.forward_args, mask=movable
-            )
-        else:
-            pgd = PGD(text_model.probabilities_from_embeddings)
-            pgd.fgsm.zero_thresh = 0.0
-            moved = pgd.perturb(
-                start,
-                radius,
-                radius / 4,
-                _PGD_STEPS,
-                target,
-                batch.forward_args,
-                mask=movable,
-            )
+        attacker: Any = FGSM(forward) if attack == "fgsm" else PGD(forward)
+        steps = () if attack == "fgsm" else (radius / 4, _PGD_STEPS)
+        # Captum treats small gradients as zero; a confident model has no others.
+        getattr(attacker, "fgsm", attacker).zero_thresh = 0.0
+        moved = attacker.perturb(
+            start, radius, *steps, target, batch.forward_args, mask=movable
+        )
     detached: Tensor = moved.detach()
     return detached
 
