@@ -36,7 +36,7 @@ _Array = npt.NDArray[np.float64]
 @dataclass
 class Run:
     r"""
-    A run over all batches: what it is about, and what it has found so far.
+    A run over all batches: its arguments and its results so far.
 
     Args:
         text_model (TextModel): The classifier, in evaluation mode.

@@ -92,8 +92,8 @@ def explainer(
     text_model: TextModel, method: Method, texts: TextBatch
 ) -> Callable[[Tensor | None], Explain]:
     """The method as perturbations call it: given the texts that are affected (boolean
-    (batch,) or None for all), a function that explains variants of the batch. Each call
-    draws anew. Texts that are not affected are left out; their scores are 0."""
+    (batch,) or None for all), a function that explains variants of the batch. Each
+    call draws new random numbers. Texts that are not affected get the score 0."""
     return lambda affected: _Explainer(text_model, method, texts, affected)
 
 

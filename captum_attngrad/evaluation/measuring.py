@@ -40,7 +40,7 @@ def _checked_masks(metric: Metric, masks: Any, attributable: Tensor) -> Tensor:
     ):
         return masks
     raise ValueError(
-        f"The metric {metric.name!r} asked for the masking of {_shown(masks)}; "
+        f"The metric {metric.name!r} asked to mask with {_shown(masks)}; "
         f"expected a boolean tensor (batch, variants, tokens), here ({n}, variants, "
         f"{length})."
     )

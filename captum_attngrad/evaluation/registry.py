@@ -97,7 +97,7 @@ def captum_method(
     One of Captum's attributions as a method.
 
     What it explains is always the class's probability of the text model it is run on,
-    whatever ``forward_func`` it was made with. Attributions of a layer get token ids,
+    regardless of its own ``forward_func``. Attributions of a layer get token ids,
     gradients of the input get embeddings and are summed over their dimension, and
     perturbations get the attributable tokens of one text at a time.
 

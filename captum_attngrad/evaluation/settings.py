@@ -1,4 +1,4 @@
-r"""The settings of a run: to check that it is resumed with the same, and to show."""
+r"""The settings of a run, to compare with those of an earlier run, and to show."""
 
 import hashlib
 import os

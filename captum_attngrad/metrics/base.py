@@ -217,8 +217,8 @@ class Corpus(NamedTuple):
 
 class Metric(ABC):
     r"""
-    A measure of explanations: what it is called, how its values are to be read and how
-    they are computed.
+    A measure of explanations: its name, the meaning of its values and how to compute
+    them.
 
     Attributes:
         name (str): Short name, unique, as used in tables and on the command line.

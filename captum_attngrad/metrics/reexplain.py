@@ -49,7 +49,7 @@ class ReexplainMetric(Metric):
 
     @abstractmethod
     def value(
-        self, attributions: Tensor, attributable: Tensor, prepared: Any, again: Tensor
+        self, scores: Tensor, attributable: Tensor, prepared: Any, again: Tensor
     ) -> Tensor:
         """The metric (batch,) from the scores before, (batch, tokens), and after,
         (batch, variants, tokens)."""

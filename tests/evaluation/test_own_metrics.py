@@ -117,8 +117,8 @@ def test_an_own_metric_is_measured() -> None:
         (OneForAll(), r"a tensor of float32 with shape \(\); expected .*\(6,\)"),
         (OneForEachToken(), r"shape \(6, \d+\); expected"),
         (NoTensor(), "float 0.5; expected"),
-        (NoVariants(), r"masking of a tensor of bool with shape \(6, \d+\); expected"),
-        (NotBoolean(), "masking of a tensor of float32 .*; expected a boolean tensor"),
+        (NoVariants(), r"mask with a tensor of bool with shape \(6, \d+\); expected"),
+        (NotBoolean(), "mask with a tensor of float32 .*; expected a boolean tensor"),
         (
             OneForAllTwice(NeighborSubstitution(n_neighbors=2)),
             r"shape \(\); expected .*\(6,\)",

@@ -56,7 +56,7 @@ class _Ridge(Model):
 
 
 class _Samples:
-    """LIME's samples of a text, made at once; Captum asks for one at a time."""
+    """LIME's samples of a text, drawn together; Captum draws one at a time."""
 
     def __init__(self) -> None:
         self._variants: Iterator[Tensor] = iter(())

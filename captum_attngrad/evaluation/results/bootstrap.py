@@ -68,7 +68,7 @@ def resampled_means(values: _Array, seed: int) -> _Array:
 
 
 def mean_of(values: _Array) -> _Array:
-    """Mean over the last axis without NaN; NaN where there is nothing else."""
+    """Mean over the last axis without NaN; NaN where all values are."""
     there = np.isfinite(values)
     counts = there.sum(axis=-1)
     sums = np.where(there, values, 0.0).sum(axis=-1)
@@ -108,7 +108,7 @@ def mean_interval(values: _Array, seed: int = 0) -> Interval:
 
 def not_beaten(values: _Array, higher_is_better: bool, seed: int = 0) -> list[bool]:
     r"""
-    Which rows are the best, or cannot be told from the best.
+    Which rows are the best, or not significantly worse than the best.
 
     Args:
         values (ndarray): Shape (methods, examples), the same examples for each method.

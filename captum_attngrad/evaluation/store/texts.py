@@ -16,7 +16,7 @@ class StoredTexts(Sequence[ExplainedText]):
     Texts in the caller's order, of which one batch at a time is in memory.
 
     Args:
-        store (Store): Where the parts are.
+        store (Store): Holds the parts.
         numbers (ndarray): For each text its batch and its row there, (texts, 2).
         methods (tuple of str): Names of the methods, in the order of their numbers.
         failed (set of str): Names of those that failed.

@@ -22,7 +22,7 @@ class DecisionFlip(ErasureMetric):
     - The class has changed when another class is more probable than the explained one;
       a tie is not a change. If even masking everything does not change it, the
       value is 1, the worst.
-    - Explain the predicted class: with another one the class "changes" at once.
+    - Explain the predicted class: any other has "changed" from the start.
 
     Reference: Serrano and Smith 2019, https://aclanthology.org/P19-1282
 

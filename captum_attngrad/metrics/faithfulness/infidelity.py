@@ -26,8 +26,8 @@ class Infidelity(ErasureMetric):
     - inputs: one keep-factor for each token, all 1; the forward function puts
       ``replacement`` where the factor is 0 and returns class probabilities;
     - perturbation :math:`I`: 1 for the tokens of a random set :math:`R_k`, else 0,
-      taken off the factors. The size of the set is uniform from 1 to the number of
-      attributable tokens, then its tokens are drawn (:func:`random_masks`);
+      subtracted from the factors. The size of the set is uniform from 1 to the number
+      of attributable tokens, then its tokens are drawn (:func:`random_masks`);
     - ``normalize``: :math:`\beta` is the factor that fits best, as in Captum, or 1.
       With it the unit of the scores does not matter. It may be *negative*, so a
       method with all signs wrong scores as well as a correct one; the polarity test

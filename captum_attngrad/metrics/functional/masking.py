@@ -79,15 +79,16 @@ class Answers(NamedTuple):
 
     def split(self, sizes: Sequence[int]) -> list["Answers"]:
         """Pieces of the given sizes along the variants, dimension 1."""
-        parts = (part.split(list(sizes), dim=1) for part in self)
-        return [Answers(*pieces) for pieces in zip(*parts, strict=True)]
+        pieces = (values.split(list(sizes), dim=1) for values in self)
+        return [Answers(*answers) for answers in zip(*pieces, strict=True)]
 
     def squeeze(self) -> "Answers":
         """(batch, 1) as (batch,)."""
         return Answers(self.p.squeeze(1), self.margin.squeeze(1))
 
 
-def _answers(probabilities: Tensor, target: Tensor) -> Answers:
+def answers_about(probabilities: Tensor, target: Tensor) -> Answers:
+    """The answers about the target classes (batch,)."""
     index = target.unsqueeze(1)
     p = probabilities.gather(1, index).squeeze(1)
     others = probabilities.scatter(1, index, -torch.inf).amax(dim=1)
@@ -125,7 +126,7 @@ def masked_answers(
             with the variants.
             Default: None
         max_tokens_per_batch (int): Tokens, padding counted, in one call of
-            ``forward_func``. At least one row is run whatever its length.
+            ``forward_func``. A single row may be longer.
             Default: 32768
 
     Returns:
@@ -196,7 +197,7 @@ def masked_answers(
                 *_rows_of(args, chunk, batch),
             )
             output = _checked_probabilities(output, len(chunk), index[chunk])
-            results.append(_answers(output, index[chunk]))
+            results.append(answers_about(output, index[chunk]))
     return Answers(
         *(
             torch.cat(part)[position].reshape(batch, variants)

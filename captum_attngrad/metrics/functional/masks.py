@@ -89,7 +89,7 @@ def top_token_masks(
     attributions: Tensor, attributable: Tensor, bins: Sequence[float]
 ) -> Tensor:
     r"""
-    Marks the highest-scored tokens of each example, for several fractions at once.
+    The highest-scored tokens of each example, for several fractions.
 
     The order is by signed score, highest first: a token with a negative score argues
     against the explained class and comes last. Equal scores keep their order in the

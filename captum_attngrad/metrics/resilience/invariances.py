@@ -148,7 +148,7 @@ def add_key_constant(
     r"""
     Adds a constant vector to all keys of every attention layer.
 
-    :math:`q \cdot (k + c) = q \cdot k + q \cdot c` moves all scores of a query alike,
+    :math:`q \cdot (k + c) = q \cdot k + q \cdot c` moves all scores of a query equally,
     which cancels in the softmax. The constant goes to the bias of the key projection.
     In recurrent models with additive attention, a constant is added to the attention
     scores.

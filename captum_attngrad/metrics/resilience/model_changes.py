@@ -46,8 +46,8 @@ class InvariantModelChanges(Perturbation):
     Raises:
         ValueError: On an unknown name; in :meth:`prepare`, if logits differ by more
             than ``tolerance``.
-        NotApplicableError: In :meth:`prepare`, if a change that was asked for by name,
-            or every change, does not apply to the model.
+        NotApplicableError: In :meth:`prepare`, if a change given by name, or every
+            change, does not apply to the model.
     """
 
     name = "invariance"

@@ -329,8 +329,8 @@ def flip_states(
         raise NotApplicableError(
             "value_basis: the states of an nn.RNN with relu have no sign to flip."
         )
-    # Both LSTM (input, forget, cell, output) and GRU (reset, update, new) have the gate
-    # behind a tanh in third place; a plain RNN has nothing else.
+    # The gate with the tanh is the third of an LSTM (input, forget, cell, output) and
+    # of a GRU (reset, update, new), and the only one of a plain RNN.
     gate = 0 if recurrent.mode == "RNN_TANH" else 2
     for end, units in _directions(recurrent):
         size = recurrent.hidden_size

@@ -61,9 +61,9 @@ class Resilience(ReexplainMetric):
         )
 
     def value(
-        self, attributions: Tensor, attributable: Tensor, prepared: Any, again: Tensor
+        self, scores: Tensor, attributable: Tensor, prepared: Any, again: Tensor
     ) -> Tensor:
         valid = self.perturbation.valid(prepared)
         if valid is None:
             valid = attributable.new_ones(again.shape[:2])
-        return mean_agreement(attributions, again, attributable, valid, self.measure)
+        return mean_agreement(scores, again, attributable, valid, self.measure)

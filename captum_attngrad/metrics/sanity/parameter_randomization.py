@@ -2,6 +2,8 @@ r"""Does an explanation depend on what the model has learned?"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,8 +39,8 @@ def shuffled_parameters(model: nn.Module, seed: int = 0) -> nn.Module:
 
 class ParameterShuffling(Perturbation):
     r"""
-    All parameters of the model shuffled at once (not layer by layer from the output, as
-    in the cascading form of the test, which costs one run for each layer).
+    All parameters of the model, shuffled together. (The cascading form of the test
+    randomizes layer by layer from the output, which costs one run for each layer.)
 
     Args:
         n_models (int): How many shuffled models, with the seeds ``seed``, ``seed + 1``
@@ -77,9 +79,9 @@ class ParameterRandomization(ReexplainMetric):
     correlation between the scores and those for the same class of a model whose
     parameters have been shuffled, mean over such models.
 
-    A method that gives much the same scores for a model that has learnt nothing shows
-    the text rather than the model. The test is necessary, not sufficient: random scores
-    pass it. NaN where all scores are equal, before or after.
+    A method whose scores are much the same for a model that has learned nothing
+    explains the text rather than the model. The test is necessary, not sufficient:
+    random scores pass it. NaN where all scores are equal, before or after.
 
     Reference: Adebayo et al. 2018, https://arxiv.org/abs/1810.03292
 
@@ -108,14 +110,9 @@ class ParameterRandomization(ReexplainMetric):
         super().__init__(perturbation or ParameterShuffling())
 
     def value(
-        self,
-        attributions: Tensor,
-        attributable: Tensor,
-        prepared: list[nn.Module],
-        again: Tensor,
+        self, scores: Tensor, attributable: Tensor, prepared: Any, again: Tensor
     ) -> Tensor:
         each = [
-            spearman(attributions, scores, attributable).abs()
-            for scores in again.unbind(dim=1)
+            spearman(scores, after, attributable).abs() for after in again.unbind(dim=1)
         ]
         return torch.stack(each, dim=1).nanmean(dim=1)

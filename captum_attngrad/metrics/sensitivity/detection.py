@@ -2,6 +2,8 @@ r"""Do explanations reveal an attack?"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,6 @@ from captum_attngrad.metrics.functional.agreement import cosine_similarity
 from captum_attngrad.metrics.functional.sensitivity import detection_auroc, top_share
 from captum_attngrad.metrics.reexplain import ReexplainMetric
 from captum_attngrad.metrics.sensitivity.embedding_attack import (
-    AttackedEmbeddings,
     EmbeddingAttack,
 )
 from captum_attngrad.metrics.sensitivity.token_attack import AttackedTexts, TokenAttack
@@ -53,16 +54,12 @@ class AttackDetection(ReexplainMetric):
         self.paper = self.perturbation.paper
 
     def value(
-        self,
-        attributions: Tensor,
-        attributable: Tensor,
-        prepared: AttackedTexts | AttackedEmbeddings,
-        again: Tensor,
+        self, scores: Tensor, attributable: Tensor, prepared: Any, again: Tensor
     ) -> Tensor:
         n_noise = prepared.noise_valid.shape[1]
         distances = [
-            1 - cosine_similarity(attributions, scores, attributable)
-            for scores in (again[:, 0], *again[:, -n_noise:].unbind(dim=1))
+            1 - cosine_similarity(scores, after, attributable)
+            for after in (again[:, 0], *again[:, -n_noise:].unbind(dim=1))
         ]
         attacked = distances[0].masked_fill(~prepared.success, torch.nan)
         noise = torch.stack(distances[1:], dim=1)
@@ -104,7 +101,7 @@ class AttackLocalization(ReexplainMetric):
 
     def value(
         self,
-        attributions: Tensor,
+        scores: Tensor,
         attributable: Tensor,
         prepared: AttackedTexts,
         again: Tensor,

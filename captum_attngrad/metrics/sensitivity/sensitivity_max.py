@@ -42,10 +42,6 @@ class SensitivityMax(ReexplainMetric):
         super().__init__(perturbation or EmbeddingNoise())
 
     def value(
-        self,
-        attributions: Tensor,
-        attributable: Tensor,
-        prepared: Tensor,
-        again: Tensor,
+        self, scores: Tensor, attributable: Tensor, prepared: Tensor, again: Tensor
     ) -> Tensor:
-        return sensitivity_max(attributions, again, attributable)
+        return sensitivity_max(scores, again, attributable)

@@ -18,6 +18,7 @@ from captum_attngrad.metrics._neighbors import (
 from captum_attngrad.metrics._parameters import differentiable
 from captum_attngrad.metrics.base import Batch, Explain, Perturbation
 from captum_attngrad.metrics.functional._precision import wide
+from captum_attngrad.metrics.functional.masking import answers_about
 from captum_attngrad.text.text_model import TextBatch, TextModel
 
 
@@ -46,9 +47,7 @@ class AttackedTexts:
 
 def _margin(logits: Tensor, target: Tensor) -> Tensor:
     """Logit of the target minus the largest other."""
-    index = target.unsqueeze(1)
-    others = logits.scatter(1, index, -torch.inf).amax(dim=1)
-    return logits.gather(1, index).squeeze(1) - others
+    return answers_about(logits, target).margin
 
 
 def _estimated_change(
