@@ -252,23 +252,28 @@ class Run:
             )
             for _ in range(N_CORPUS_RESAMPLES)
         ]
-        uniform: dict[str, Tensor | None] = {}
-        for j, metric in enumerate(self.metrics):
+        for metric in self.metrics:
             if not metric.per_example:
                 shape = (len(self.methods), 1 + len(halves))
                 self.replicates[metric.name] = np.full(shape, np.nan)
-            key = metric.key()
-            if metric.needs_uniform and key not in uniform:
-                uniform[key] = self._gather(None, f"uniform/{key}")
-            for i, method in enumerate(self.methods):
-                if method.name in self.failures:
-                    continue
+        uniform = {
+            key: self._gather(None, f"uniform/{key}")
+            for key in {m.key() for m in self.metrics if m.needs_uniform}
+        }
+        for i, method in enumerate(self.methods):
+            if method.name in self.failures:
+                continue
+            vectors = {
+                key: self._gather(i, f"value/{key}")
+                for key in {m.key() for m in self.metrics if m.measures_vectors}
+            }
+            for j, metric in enumerate(self.metrics):
                 measured: Tensor | None = torch.tensor(self.values[i, j])
                 if metric.measures_vectors:
-                    measured = self._gather(i, f"value/{key}")
+                    measured = vectors[metric.key()]
                 if measured is None:
                     continue
-                corpus = Corpus(measured, uniform.get(key), classes)
+                corpus = Corpus(measured, uniform.get(metric.key()), classes)
                 try:
                     self._measure_one_corpus(i, j, corpus, halves)
                 except Exception as error:  # such as a package that is missing
