@@ -26,10 +26,10 @@ from captum_attngrad.text import TextBatch, TextModel
 #: The baseline of a text: its tokens replaced, or embeddings of zeros.
 Baselines = Literal["replacement", "zero"]
 
-#: Rows that perturbation methods put through the model at once.
+#: Rows that go through the model together in perturbation methods.
 ROWS_PER_EVAL = 512
-#: Rows of integration steps. What a backward pass needs is kept meanwhile: with more
-#: rows it no longer fits a processor's cache, and takes longer.
+#: Rows of integration steps. The activations that a backward pass needs no longer fit a
+#: processor's cache with more rows, which takes longer.
 ROWS_WITH_GRADIENTS = 128
 
 

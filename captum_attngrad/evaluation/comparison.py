@@ -15,7 +15,7 @@ from captum_attngrad.evaluation.tables import text_table
 from captum_attngrad.visualization import write_page
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Results):
     r"""
     The result of :func:`compare`.
@@ -51,6 +51,12 @@ class Comparison(Results):
             *str*: Several lines.
         """
         return text_table(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"Comparison({len(self.methods)} methods, {len(self.metrics)} metrics, "
+            f"{len(self.texts)} texts)"
+        )
 
     def __str__(self) -> str:
         return self.table()

@@ -116,7 +116,7 @@ def compare(
     ]
     try:
         with text_model.evaluation_mode(), warnings.catch_warnings():
-            # Captum says so of inputs that it prepares itself.
+            # Captum warns of inputs that it prepares itself.
             warnings.filterwarnings("ignore", ".*did not already require gradients")
             batches = text_model.batches(texts, seeds, tokens_per_batch)
             run.execute(batches, show_progress)

@@ -26,7 +26,7 @@ def embedding_table(text_model: TextModel) -> Tensor:
 def batch_neighbors(
     text_model: TextModel, input_ids: Tensor, n_neighbors: int
 ) -> Tensor:
-    """Neighbours of every token of a batch, (batch, tokens, n_neighbors)."""
+    """Neighbors of every token of a batch, (batch, tokens, n_neighbors)."""
     table = embedding_table(text_model)
     distinct, index = input_ids.unique(return_inverse=True)
     neighbors = nearest_neighbors(table, distinct, n_neighbors, text_model.special_ids)

@@ -253,6 +253,7 @@ def test_frame_of_intervals(result: Comparison) -> None:
 
 def test_a_comparison_prints_as_its_table(result: Comparison) -> None:
     assert str(result) == result.table()
+    assert repr(result) == "Comparison(4 methods, 7 metrics, 16 texts)"
 
 
 def test_a_comparison_is_a_small_table_in_notebooks(result: Comparison) -> None:

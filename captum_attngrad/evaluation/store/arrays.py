@@ -22,7 +22,7 @@ def pack(arrays: Arrays, name: str = "") -> bytes:
 
 
 def unpack(content: bytes, name: str = "") -> dict[str, npt.NDArray[Any]]:
-    """What :func:`pack` packed, or a ``DamagedError``; nothing in it is run."""
+    """The inverse of :func:`pack`, or a ``DamagedError``; no pickled code is run."""
     check_seal(content, name)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -52,7 +52,7 @@ def text_array(value: Any) -> npt.NDArray[np.uint8]:
 
 
 def from_text_array(array: npt.NDArray[np.uint8]) -> Any:
-    """What :func:`text_array` was given."""
+    """The inverse of :func:`text_array`."""
     return json.loads(array.tobytes().decode("utf-8"))
 
 

@@ -53,7 +53,7 @@ def save(comparison: Results, path: "str | os.PathLike[str]") -> Path:
     }
     arrays |= {f"replicates/{k}": v for k, v in comparison.replicates.items()}
     for i, name in enumerate(names):
-        # All texts one after the other; their lengths are those of the tokens.
+        # The scores of all texts, concatenated; the tokens give their lengths.
         arrays[f"scores/{i}"] = np.concatenate([text.scores[name] for text in texts])
     return write_file(path, pack(arrays))
 

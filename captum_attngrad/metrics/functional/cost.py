@@ -74,7 +74,7 @@ def _counted(model: nn.Module) -> Iterator[_Passes]:
 
 
 def _synchronize(device: torch.device) -> None:
-    # Kernels run on after the call that started them has returned.
+    # Kernels still run after the call that started them has returned.
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -74,7 +74,7 @@ def score_vectors(
             f"{tuple(attributions.shape)}; expected the same shape."
         )
     weights = attributions.masked_fill(~attributable, 0)
-    # By the largest first, so that very small scores do not vanish in the sum.
+    # Divided by the largest first, so that small scores do not underflow in the sum.
     largest = weights.abs().amax(dim=1, keepdim=True)
     weights = weights / torch.where(largest > 0, largest, 1)
     total = weights.abs().sum(dim=1, keepdim=True)

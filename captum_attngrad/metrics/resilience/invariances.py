@@ -8,7 +8,7 @@ apply to
   models of Hugging Face;
 - models made of ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` with additive attention, if
   ``run`` is given, or if their class has been registered
-  (:func:`register_recurrent_attention`);
+  (:func:`~captum_attngrad.metrics.resilience.recurrent.register_recurrent_attention`);
 - modules of your own, anywhere in the model, for which a change has been registered
   (:func:`register_invariance`).
 """
