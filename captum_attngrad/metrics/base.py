@@ -54,8 +54,8 @@ class Perturbation(ABC):
     A change of the texts or of the model after which the texts are explained again.
     The model must be in evaluation mode.
 
-    Instances with the same settings are equal, so that metrics that share a
-    perturbation share its work.
+    Subclasses are frozen dataclasses: instances with the same settings are equal, so
+    that metrics with equal perturbations share their work.
 
     Attributes:
         name (str): Short name, the first part of the names of metrics that use it.
@@ -68,23 +68,6 @@ class Perturbation(ABC):
     name: str
     description: str = ""
     paper: str = ""
-
-    def settings(self) -> Hashable:
-        """The settings that equal perturbations share."""
-        return tuple(sorted(vars(self).items()))
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Perturbation)
-            and type(self) is type(other)
-            and self.settings() == other.settings()
-        )
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.settings()))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}{self.settings()!r}"
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Any:

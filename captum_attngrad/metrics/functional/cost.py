@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,30 +47,21 @@ def _first_tensor(value: Any) -> Tensor | None:
     return None
 
 
-class _Passes:
+@contextmanager
+def _counted(model: nn.Module) -> Iterator[Counter[str]]:
     """Counts rows that go through a model, and rows whose gradients come back."""
+    passes: Counter[str] = Counter()
 
-    def __init__(self) -> None:
-        self.forward = 0
-        self.backward = 0
-
-    def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+    def after_forward(module: nn.Module, args: Any, output: Any) -> None:
         tensor = _first_tensor(output)
         if tensor is None or tensor.dim() == 0:
             return
         rows = tensor.shape[0]
-        self.forward += rows
+        passes["forward"] += rows
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: self._add_backward(rows))
+            tensor.register_hook(lambda gradient: passes.update(backward=rows))
 
-    def _add_backward(self, rows: int) -> None:
-        self.backward += rows
-
-
-@contextmanager
-def _counted(model: nn.Module) -> Iterator[_Passes]:
-    passes = _Passes()
-    with hooked(model.register_forward_hook, passes.after_forward):
+    with hooked(model.register_forward_hook, after_forward):
         yield passes
 
 
@@ -169,7 +161,7 @@ def measure_cost(
         seconds = perf_counter() - start
     return Cost(
         seconds=seconds / n_examples,
-        forward_passes=passes.forward / n_examples,
-        backward_passes=passes.backward / n_examples,
+        forward_passes=passes["forward"] / n_examples,
+        backward_passes=passes["backward"] / n_examples,
         peak_memory=peak_memory(run, device) / n_examples if memory else float("nan"),
     )

@@ -77,22 +77,17 @@ def _absorb(layer: nn.Module, constant: Tensor) -> None:
     if isinstance(layer, nn.Linear):
         pairs = [(layer.weight, layer.bias)]
     elif isinstance(layer, nn.RNNBase):
-        ends = ["", "_reverse"] if layer.bidirectional else [""]
-        names = [end for end in ends if layer.bias]
+        ends = ("_l0", "_l0_reverse")[: 1 + layer.bidirectional]
         pairs = [
             (
-                layer.get_parameter(f"weight_ih_l0{end}"),
-                layer.get_parameter(f"bias_ih_l0{end}"),
+                layer.get_parameter(f"weight_ih{end}"),
+                getattr(layer, f"bias_ih{end}", None),
             )
-            for end in names
+            for end in ends
         ]
     elif isinstance(layer, nn.MultiheadAttention):
         found = next(attention_projections(layer))
-        pairs = [
-            found.query,
-            found.key,
-            found.value,
-        ]
+        pairs = [found.query, found.key, found.value]
     if not pairs or any(bias is None for _, bias in pairs):
         raise NotApplicableError(
             f"input_shift: a {type(layer).__name__} follows the embedding; expected a "

@@ -3,6 +3,7 @@ r"""Changes of the model that leave its function alone, as a perturbation."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ class ChangedModels(NamedTuple):
     logit_difference: Tensor
 
 
+@dataclass(frozen=True)
 class InvariantModelChanges(Perturbation):
     r"""
     Changes of the model that leave its function alone.
@@ -54,25 +56,22 @@ class InvariantModelChanges(Perturbation):
     description = "changes of the model that leave its function alone"
     paper = "Kindermans et al. 2019, The (Un)reliability of Saliency"
 
-    def __init__(
-        self,
-        changes: Sequence[str] | None = None,
-        seed: int = 0,
-        tolerance: float = 1e-4,
-    ) -> None:
-        for change in changes or ():
+    changes: Sequence[str] | None = None
+    seed: int = 0
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for change in self.changes or ():
             if change not in INVARIANT_CHANGES:
                 raise ValueError(
                     f"There is no invariant change {change!r}; expected some of: "
                     f"{', '.join(INVARIANT_CHANGES)}."
                 )
-        if changes is not None and len(changes) == 0:
+        if self.changes is not None and len(self.changes) == 0:
             raise ValueError("changes is empty; expected at least one, or None.")
-        self.changes = None if changes is None else tuple(changes)
-        self.seed = seed
-        self.tolerance = tolerance
         if self.changes is not None:
-            self.name = "_".join(self.changes)
+            object.__setattr__(self, "changes", tuple(self.changes))
+            object.__setattr__(self, "name", "_".join(self.changes))
 
     def prepare(self, batch: Batch) -> ChangedModels:
         model = batch.text_model.model

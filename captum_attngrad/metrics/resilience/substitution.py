@@ -3,6 +3,7 @@ r"""Substitutions of words by neighbors that leave the model's answer alone."""
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ class SubstitutedTexts(NamedTuple):
     valid: Tensor
 
 
+@dataclass(frozen=True)
 class NeighborSubstitution(Perturbation):
     r"""
     Random tokens become neighbors in the embedding space, and the answer stays the
@@ -55,29 +57,23 @@ class NeighborSubstitution(Perturbation):
     paper = "Chakraborty et al., Paying Attention to Attention"
     needs_one_class = True
 
-    def __init__(
-        self,
-        fraction: float = 0.1,
-        epsilon: float = 0.02,
-        n_variants: int = 3,
-        n_draws: int = 8,
-        n_neighbors: int = 10,
-    ) -> None:
-        if not 0 < fraction <= 1 or epsilon < 0:
+    fraction: float = 0.1
+    epsilon: float = 0.02
+    n_variants: int = 3
+    n_draws: int = 8
+    n_neighbors: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1 or self.epsilon < 0:
             raise ValueError(
-                f"fraction is {fraction} and epsilon {epsilon}; expected a fraction in "
-                "(0, 1] and an epsilon of 0 or more."
+                f"fraction is {self.fraction} and epsilon {self.epsilon}; expected a "
+                "fraction in (0, 1] and an epsilon of 0 or more."
             )
-        if not 1 <= n_variants <= n_draws:
+        if not 1 <= self.n_variants <= self.n_draws:
             raise ValueError(
-                f"n_variants is {n_variants} and n_draws {n_draws}; expected at least "
-                "1 variant and no fewer draws."
+                f"n_variants is {self.n_variants} and n_draws {self.n_draws}; expected "
+                "at least 1 variant and no fewer draws."
             )
-        self.fraction = fraction
-        self.epsilon = epsilon
-        self.n_variants = n_variants
-        self.n_draws = n_draws
-        self.n_neighbors = n_neighbors
 
     def prepare(self, batch: Batch) -> SubstitutedTexts:
         texts = batch.texts

@@ -2,6 +2,7 @@ r"""Does an explanation depend on what the model has learned?"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ def shuffled_parameters(model: nn.Module, seed: int = 0) -> nn.Module:
     return changed
 
 
+@dataclass(frozen=True)
 class ParameterShuffling(Perturbation):
     r"""
     All parameters of the model, shuffled together. (The cascading form of the test
@@ -55,11 +57,12 @@ class ParameterShuffling(Perturbation):
 
     name = "randomization"
 
-    def __init__(self, n_models: int = 1, seed: int = 0) -> None:
-        if n_models < 1:
-            raise ValueError(f"n_models is {n_models}; expected 1 or more.")
-        self.n_models = n_models
-        self.seed = seed
+    n_models: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_models < 1:
+            raise ValueError(f"n_models is {self.n_models}; expected 1 or more.")
 
     def prepare(self, batch: Batch) -> list[nn.Module]:
         return [

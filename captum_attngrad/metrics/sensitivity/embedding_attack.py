@@ -152,6 +152,7 @@ def _explain_moved(batch: Batch, moved: Tensor, explain: Explain) -> Tensor:
     return torch.stack(again, dim=1)
 
 
+@dataclass(frozen=True)
 class EmbeddingAttack(Perturbation):
     r"""
     :func:`attack_embeddings`, and for comparison random moves of the same size.
@@ -171,23 +172,22 @@ class EmbeddingAttack(Perturbation):
 
     needs_one_class = True
 
-    def __init__(
-        self, attack: str = "pgd", radius: float = 0.2, n_noise: int = 3
-    ) -> None:
-        if attack not in ATTACKS:
+    attack: str = "pgd"
+    radius: float = 0.2
+    n_noise: int = 3
+
+    def __post_init__(self) -> None:
+        if self.attack not in ATTACKS:
             raise ValueError(
-                f"attack is {attack!r}; expected one of: {', '.join(ATTACKS)}."
+                f"attack is {self.attack!r}; expected one of: {', '.join(ATTACKS)}."
             )
-        if radius <= 0 or n_noise < 1:
+        if self.radius <= 0 or self.n_noise < 1:
             raise ValueError(
-                f"radius is {radius} and n_noise {n_noise}; expected a positive radius "
-                "and 1 random move or more."
+                f"radius is {self.radius} and n_noise {self.n_noise}; expected a "
+                "positive radius and 1 random move or more."
             )
-        self.attack = attack
-        self.radius = radius
-        self.n_noise = n_noise
-        self.name = f"{attack}_attack"
-        self.paper = ATTACKS[attack]
+        object.__setattr__(self, "name", f"{self.attack}_attack")
+        object.__setattr__(self, "paper", ATTACKS[self.attack])
 
     def prepare(self, batch: Batch) -> AttackedEmbeddings:
         texts = batch.texts
@@ -237,6 +237,7 @@ class EmbeddingAttack(Perturbation):
         return {"attack success": wide(prepared.success)}
 
 
+@dataclass(frozen=True)
 class EmbeddingNoise(Perturbation):
     r"""
     Uniform noise on the embeddings of the attributable tokens.
@@ -254,14 +255,15 @@ class EmbeddingNoise(Perturbation):
 
     name = "embedding_noise"
 
-    def __init__(self, radius: float = 0.02, n_samples: int = 5) -> None:
-        if radius <= 0 or n_samples < 1:
+    radius: float = 0.02
+    n_samples: int = 5
+
+    def __post_init__(self) -> None:
+        if self.radius <= 0 or self.n_samples < 1:
             raise ValueError(
-                f"radius is {radius} and n_samples {n_samples}; expected a positive "
-                "radius and 1 draw or more."
+                f"radius is {self.radius} and n_samples {self.n_samples}; expected a "
+                "positive radius and 1 draw or more."
             )
-        self.radius = radius
-        self.n_samples = n_samples
 
     def prepare(self, batch: Batch) -> Tensor:
         """Moved embeddings, shape (batch, draws, tokens, dim)."""

@@ -151,6 +151,7 @@ def attack_tokens(
     return ids
 
 
+@dataclass(frozen=True)
 class TokenAttack(Perturbation):
     r"""
     :func:`attack_tokens`, and for comparison random substitutions of the same size:
@@ -174,18 +175,17 @@ class TokenAttack(Perturbation):
     paper = "Ebrahimi et al. 2018, HotFlip"
     needs_one_class = True
 
-    def __init__(
-        self, max_fraction: float = 0.2, n_neighbors: int = 10, n_noise: int = 3
-    ) -> None:
-        if not 0 < max_fraction <= 1:
+    max_fraction: float = 0.2
+    n_neighbors: int = 10
+    n_noise: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_fraction <= 1:
             raise ValueError(
-                f"max_fraction is {max_fraction}; expected a fraction in (0, 1]."
+                f"max_fraction is {self.max_fraction}; expected a fraction in (0, 1]."
             )
-        if n_noise < 1:
-            raise ValueError(f"n_noise is {n_noise}; expected 1 or more.")
-        self.max_fraction = max_fraction
-        self.n_neighbors = n_neighbors
-        self.n_noise = n_noise
+        if self.n_noise < 1:
+            raise ValueError(f"n_noise is {self.n_noise}; expected 1 or more.")
 
     def prepare(self, batch: Batch) -> AttackedTexts:
         texts = batch.texts
