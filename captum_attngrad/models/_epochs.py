@@ -1,15 +1,10 @@
-"""What the trainings of small models share."""
+"""Batches of an epoch, as all trainings here draw them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
-from captum._utils.progress import NullProgress, progress
-
-if TYPE_CHECKING:
-    from captum._utils.progress import Progress  # not there before captum 0.9
 
 # Batches are cut from pools of this many batches sorted by length: little padding, and
 # still another mixture in every epoch.
@@ -28,10 +23,3 @@ def length_sorted_batches(
         batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     for index in torch.randperm(len(batches)).tolist():
         yield batches[index]
-
-
-def training_bar(total: int, desc: str, show_progress: bool) -> Progress:
-    """Return a progress bar of ``total`` steps."""
-    if not show_progress:
-        return NullProgress[None]()
-    return progress(total=total, desc=desc)
