@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,11 +21,7 @@ from captum_attngrad.attr._core.checks import (
     check_on_path,
     warn_of_untracked,
 )
-from captum_attngrad.attr._core.embedding import (
-    Embeddings,
-    embeddings_of,
-    embeddings_off_path,
-)
+from captum_attngrad.attr._core.embedding import embeddings_of, embeddings_off_path
 from captum_attngrad.attr._core.environment import (
     gradients_allowed,
     not_compiled,
@@ -35,6 +30,7 @@ from captum_attngrad.attr._core.environment import (
     without_replicas,
 )
 from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
+from captum_attngrad.attr._core.run_result import Arguments, OpenRun, Run
 from captum_attngrad.attr._core.target import (
     LossFunction,
     loss_scores,
@@ -48,53 +44,6 @@ from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord, Recorder
 
 ScoreOf = Callable[[Any], Tensor]  # the score that is explained, of the model's output
-
-
-class Run(NamedTuple):
-    """What one forward pass, and perhaps one backward pass, gave.
-
-    Attributes:
-        record (AttentionRecord): the attention calls, in a known layout. After a run
-            with a graph they have gradients, or are known to have no influence.
-        score (Tensor): ``(batch,)``.
-        embeddings (Tensor, optional): what the embedding layer returned, detached, in
-            the model's own layout.
-        embedding_gradient (Tensor, optional): of the score, by the embeddings that
-            were put in.
-    """
-
-    record: AttentionRecord
-    score: Tensor
-    embeddings: Tensor | None = None
-    embedding_gradient: Tensor | None = None
-
-
-class Arguments(NamedTuple):
-    """What forward_func is called with."""
-
-    inputs: tuple[Tensor, ...]
-    others: tuple[Any, ...]
-
-
-@dataclass
-class OpenRun:
-    """A forward pass whose graph is still there.
-
-    Attributes:
-        score (Tensor): what ``score_of`` returned.
-        recorder (Recorder): what saw the attention calls.
-        arguments (Arguments): what forward_func was called with.
-        entered (Any): what the context of the forward pass gave on entering.
-        embeddings (Embeddings, optional): what the embedding layer returned.
-        vectors (Tensor, optional): the leaf that was put in the place of it.
-    """
-
-    score: Tensor
-    recorder: Recorder
-    arguments: Arguments
-    entered: Any = None
-    embeddings: Embeddings | None = None
-    vectors: Tensor | None = None
 
 
 def gradients(
@@ -343,8 +292,7 @@ class Runner:
 
     def _call(self, arguments: Arguments, recorder: Recorder | None = None) -> Any:
         with recorder or contextlib.nullcontext():
-            given = map(without_writes, (*arguments.inputs, *arguments.others))
-            return self.forward_func(*given)
+            return self.forward_func(*map(without_writes, arguments.all))
 
     # -- what was recorded ------------------------------------------------------------
 
@@ -355,7 +303,7 @@ class Runner:
             opened.recorder,
             self.layers,
             self.forward_func,
-            (*opened.arguments.inputs, *opened.arguments.others),
+            opened.arguments.all,
         )
         warn_of_untracked(opened.recorder)
         return record
@@ -392,7 +340,7 @@ class Runner:
             return record.parts[0]
         # The model itself is laid out as its replicas are.
         recorder = self._recorder()
-        self._call_alone((*arguments.inputs, *arguments.others), recorder)
+        self._call_alone(arguments.all, recorder)
         parts = recorder.finish(self._device_ids).parts
         if len(parts) > 1:
             raise NotImplementedError(

@@ -11,7 +11,8 @@ from captum_attngrad.attr._core.embedding import (
     embeddings_off_path,
 )
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs
-from captum_attngrad.attr._core.run import Run, Runner, gradients
+from captum_attngrad.attr._core.run import Runner, gradients
+from captum_attngrad.attr._core.run_result import Run
 from captum_attngrad.attr._core.whole_numbers import whole_number
 from captum_attngrad.attr.path._baselines import inputs_and_baselines
 from captum_attngrad.attr.path._embedding_path import (

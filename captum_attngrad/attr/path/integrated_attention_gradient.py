@@ -21,7 +21,7 @@ from captum_attngrad.attr._core.layer_calls import (
 )
 from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.reductions import PairScores
-from captum_attngrad.attr._core.run import Run
+from captum_attngrad.attr._core.run_result import Run
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
 from captum_attngrad.attr.path._baselines import sums_of_examples
