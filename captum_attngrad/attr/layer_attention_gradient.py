@@ -19,7 +19,7 @@ from captum_attngrad.attr._core.layer_calls import (
     layer_calls,
     with_heads,
 )
-from captum_attngrad.attr._core.queries import Query, checked_query
+from captum_attngrad.attr._core.selection import Query, checked_query
 from captum_attngrad.capture.calls import ALL_ROWS, AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord
 

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
 from captum_attngrad.attr._core.embedding import check_embedding, embeddings_of
-from captum_attngrad.attr._core.embedding_layout import batch_dimension
+from captum_attngrad.attr.path._embedding_layout import batch_dimension
 from captum_attngrad.attr._core.environment import uncompiled
 from captum_attngrad.attr._core.inputs import Inputs, repeated
 from captum_attngrad.attr._core.reductions import PairScores

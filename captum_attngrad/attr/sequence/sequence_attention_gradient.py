@@ -13,7 +13,7 @@ from torch.nn import Module
 from captum_attngrad._captum import formatted_arguments, formatted_inputs
 from captum_attngrad.attr._core.base import PairScoresAttribution
 from captum_attngrad.attr._core.environment import uncompiled
-from captum_attngrad.attr._core.heads import Heads
+from captum_attngrad.attr._core.selection import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import (
     LayerCalls,
