@@ -28,11 +28,12 @@ from captum_attngrad.capture.calls import (
 
 @dataclass(frozen=True)
 class PairScores:
-    """What the score of a (query, key) pair is made of.
+    """What the score of a (query, key) pair is made of. Calls without influence on the
+    output have scores of 0.
 
     Args:
         multiply (bool): multiply the gradient by the attention weights.
-        center (bool): take the weighted row mean ``D_q`` off the gradient.
+        center (bool): subtract the weighted row mean ``D_q`` from the gradient.
         positive_only (bool): set negative scores of pairs to 0.
     """
 
@@ -48,6 +49,8 @@ class PairScores:
     def of_pairs(self, call: AttentionCall, rows: Rows = ALL_ROWS) -> Tensor:
         """``(batch, heads, rows, keys)``, for all query rows, some, or one for each
         example."""
+        if not call.on_path:
+            return zeros(call, call.heads, _number_of_rows(call, rows), call.key_length)
         scores = call.gradient(rows)
         if self.multiply or self.center:
             weights = call.weights(rows)
@@ -60,8 +63,13 @@ class PairScores:
                 scores = scores * weights
         return scores.clamp_min(0) if self.positive_only else scores
 
-    def of_keys(self, call: AttentionCall) -> Tensor:
-        """Summed over all queries, ``(batch, heads, keys)``."""
+    def of_keys(self, call: AttentionCall, rows: Tensor | None = None) -> Tensor:
+        """Summed over all queries, or in one row for each example, ``(batch, heads,
+        keys)``."""
+        if rows is not None:
+            return self.of_pairs(call, rows).squeeze(2)
+        if not call.on_path:
+            return zeros(call, call.heads, call.key_length)
         if not isinstance(call, FusedCall):
             return self.of_pairs(call).sum(dim=2)
         if self.positive_only:
@@ -92,6 +100,8 @@ class PairScores:
 
     def of_queries(self, call: AttentionCall) -> Tensor:
         """Summed over all keys, ``(batch, heads, queries)``."""
+        if not call.on_path:
+            return zeros(call, call.heads, call.query_length)
         if not isinstance(call, FusedCall):
             return self.of_pairs(call).sum(dim=3)
         if self.positive_only or (self.multiply and self.center):
@@ -103,7 +113,7 @@ class PairScores:
         if self.multiply:
             return row_mean  # sum_k A_qk G_qk = D_q
         # sum_k m_qk G_qk = dO_q . (sum_k m_qk v_k), with a count of the keys as one
-        # more channel where D_q is taken off each of them
+        # more channel where D_q is subtracted from each of them
         ones = torch.ones_like(value[..., :1])
         sums = _sum_over_keys(call.pairs, torch.cat([value, ones], dim=-1))
         scores = (sums[..., :-1] * output_gradient).sum(dim=-1)
@@ -111,9 +121,15 @@ class PairScores:
 
 
 def zeros(call: AttentionCall, *shape: int) -> Tensor:
-    """Scores of a call that has no influence, ``(batch, *shape)``."""
+    """``(batch, *shape)``, in the dtype of scores."""
     dtype = torch.float64 if call.dtype == torch.float64 else torch.float32
     return torch.zeros(call.batch_size, *shape, dtype=dtype, device=call.device)
+
+
+def _number_of_rows(call: AttentionCall, rows: Rows) -> int:
+    if isinstance(rows, Tensor):
+        return 1
+    return len(range(*rows.indices(call.query_length)))
 
 
 def _row_mean(call: FusedCall, output_gradient: Tensor) -> Tensor:

@@ -1,44 +1,40 @@
-r"""DeepLIFT for models with attention, averaged with joint integrated gradients."""
+r"""DeepLIFT for models with attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
-from captum._utils.typing import BaselineType, TargetType
 from captum.log import log_usage
 from torch import Tensor
-from torch.nn import Module
 
-from captum_attngrad.attr._core.base import AttentionGradientAttribution, Inputs
+from captum_attngrad._captum import BaselineType, TargetType
 from captum_attngrad.attr._core.embedding import (
-    check_embedding,
     check_keys_are_tokens,
-    embeddings_lost,
-    embeddings_of,
+    embeddings_off_path,
 )
-from captum_attngrad.attr._core.running import uncompiled
-from captum_attngrad.attr._core.target import LossFunction
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs
+from captum_attngrad.attr._core.run import Runner, gradients
+from captum_attngrad.attr._core.run_result import Run
 from captum_attngrad.attr._core.whole_numbers import whole_number
-from captum_attngrad.attr.path._multipliers import Secants
-from captum_attngrad.attr.path._points import both_ends, path_points
-from captum_attngrad.attr.path.joint_integrated_gradients import (
-    JointIntegratedGradients,
+from captum_attngrad.attr.path._baselines import inputs_and_baselines
+from captum_attngrad.attr.path._embedding_path import (
+    EmbeddingAttribution,
+    embedded_pair,
+    joint_scores,
 )
+from captum_attngrad.attr.path._multipliers import Secants
+from captum_attngrad.attr.path._points import AttentionPath, Given, path_points
 from captum_attngrad.capture._interventions import Hold
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
 from captum_attngrad.capture.recorder import AttentionRecord
 
 
-class AttentionDeepLift(AttentionGradientAttribution):
+class AttentionDeepLift(EmbeddingAttribution):
     r"""
-    What each token contributes to the difference from a baseline: by its own vector,
-    carried upwards through attention weights that are held, and by being attended to.
+    DeepLIFT (Shrikumar et al. 2017) with the attention weights held: what each token
+    contributes to the difference from a baseline through the values that attention
+    carries upwards.
 
-    Two attributions, and their mean. The first is DeepLIFT (Shrikumar et al. 2017):
-    the model runs on the baseline and on the input, and a backward pass takes, in the
+    The model runs on the baseline and on the input. A backward pass then takes, in
     place of each derivative, the slope between the two runs,
 
     .. math::
@@ -48,70 +44,31 @@ class AttentionDeepLift(AttentionGradientAttribution):
     with :math:`e_k` and :math:`m_k` the embeddings of the input and of the baseline.
     LayerNorm, RMSNorm and recurrent networks are taken apart; a product
     :math:`a\,b` has the slopes :math:`(b_0 + b_1)/2` and :math:`(a_0 + a_1)/2`; and the
-    attention weights are constants, :math:`(A_0 + A_1)/2`, so that :math:`R` is what
-    the words carry, and not how they move attention. The second is
-    :class:`JointIntegratedGradients`, which has the attention's share.
+    attention weights are constants, :math:`(A_0 + A_1)/2`. :math:`R` therefore shows
+    what the tokens carry, but not how they move attention.
 
-    It was found in a search for scores that need few passes, on movie reviews. On a
-    six-layer BERT it was better than fifty steps of Integrated Gradients in
-    comprehensiveness, sufficiency, agreement with leave-one-out, polarity and inhibitor
-    gain, and so were the slopes alone (``joint_steps=0``, one backward pass). On an
-    LSTM with one attention layer it was better in two of them, equal in two and worse
-    in sufficiency by at most 0.002. ``benchmarks/search`` has the numbers, with
-    intervals. It is one data set and one seed of each model. As there, explain
-    :func:`~captum_attngrad.attr.log_odds` and not a probability.
+    ``joint_steps=2`` adds the part of attention: it returns the mean of :math:`R` and
+    of :class:`JointIntegratedGradients` with two steps.
 
-    Cost: three forward passes and a backward pass, and one of each for each of the
-    ``joint_steps``; with the default of two, three backward passes in all. The input
-    of every operation that has a slope is kept, as in a forward pass of training. Fused
-    attention stays fused; recurrent networks run one position after the other. When not
-    to use it: where baselines mean nothing to the model, and where completeness is
-    needed (the share of the held weights is not in :math:`R`). Operations without a
-    slope, as max-pooling or a softmax that is no attention, keep their derivative.
+    On movie reviews and a six-layer BERT, both were better than fifty steps of
+    Integrated Gradients in comprehensiveness, sufficiency, agreement with
+    leave-one-out, polarity and inhibitor gain; the mean agreed with leave-one-out best.
+    On an LSTM with one attention layer the mean was better in two of these measures,
+    equal in two and worse in sufficiency by at most 0.002. These are results on one
+    data set, with one seed of each model; ``benchmarks/search`` has the numbers and
+    their intervals. As there, explain :func:`~captum_attngrad.attr.log_odds` and not a
+    probability.
+
+    Cost: three forward passes and one backward pass, and one more of each for each of
+    the ``joint_steps``. The input of every operation that has a slope is kept, as in a
+    forward pass of training. Fused attention stays fused; recurrent networks run one
+    position after the other.
+
+    When not to use it: where baselines mean nothing to the model, and where the scores
+    must sum to the difference of the outputs, since the part of the held weights is
+    missing from :math:`R`. Operations without a slope, such as max-pooling or a softmax
+    outside attention, keep their derivative.
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: Module | list[Module] | None = None,
-        device_ids: list[int] | None = None,
-        *,
-        embedding: Module,
-        loss_func: LossFunction | None = None,
-    ) -> None:
-        r"""
-        Args:
-
-            forward_func (Callable or torch.nn.Module): The model, or any function
-                        that runs it, as for :class:`AttentionGradient`.
-            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
-                        whose attention weights are held, as for
-                        :class:`AttentionGradient`. Their keys must be the tokens
-                        (with ``joint_steps=0`` they need not be).
-                        Default: None, every attention layer in ``forward_func``,
-                        which must be a Module then
-            device_ids (list[int], optional): Device ID list, as for
-                        :class:`AttentionGradient`. Replicas on several devices are
-                        not supported.
-                        Default: None
-            embedding (torch.nn.Module): The module that turns tokens into vectors
-                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
-                        batch, features)``), called once in a forward pass, such as
-                        ``model.get_input_embeddings()`` of Hugging Face.
-            loss_func (Callable, optional): Explain minus this loss, as for
-                        :class:`AttentionGradient`.
-                        Default: None
-        """
-        super().__init__(forward_func, layer, device_ids, loss_func=loss_func)
-        self._embedding = check_embedding(embedding)
-        self._joint = JointIntegratedGradients(
-            forward_func, layer, device_ids, embedding=embedding, loss_func=loss_func
-        )
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: slopes are multiplied by what changes between the two runs."""
-        return True
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -121,7 +78,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
         target: TargetType = None,
         additional_forward_args: object | None = None,
         *,
-        joint_steps: int = 2,
+        joint_steps: int = 0,
     ) -> Tensor | tuple[Tensor]:
         r"""
         Args:
@@ -129,10 +86,10 @@ class AttentionDeepLift(AttentionGradientAttribution):
             inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
                         computed, batch first, as for
                         :meth:`AttentionGradient.attribute`.
-            baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What the
-                        input is compared with, in the forms that Captum's DeepLift
-                        takes. For tokens, as a rule, the input with every token but
-                        the special ones replaced by the mask token.
+            baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): The
+                        reference input, in the forms that Captum's DeepLift takes. For
+                        tokens, as a rule, the input with every token but the special
+                        ones replaced by the mask token.
                         Default: None, zeros
             target (int, tuple, Tensor, or list, optional): Output index, as for
                         :meth:`AttentionGradient.attribute`.
@@ -141,10 +98,10 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         forward_func, one argument or a tuple; the same for inputs and
                         baselines.
                         Default: None
-            joint_steps (int, optional): ``n_steps`` of the
-                        :class:`JointIntegratedGradients` that the slopes' scores are
-                        averaged with. 0: the slopes' scores alone.
-                        Default: 2
+            joint_steps (int, optional): If not 0, return the mean of the slopes'
+                        scores and of :class:`JointIntegratedGradients` with so many
+                        ``n_steps``.
+                        Default: 0, the slopes' scores alone
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**:
@@ -154,7 +111,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         this one tensor.
 
         Raises:
-            TypeError: ``embedding`` is no module.
+            TypeError: ``embedding`` is not a module.
             ValueError: no attention in a layer; an embedding that is not called once;
                         baselines of another shape; a target that is missing or out of
                         range; negative ``joint_steps``.
@@ -175,70 +132,84 @@ class AttentionDeepLift(AttentionGradientAttribution):
             >>> attributions = method.attribute(input_ids, masked, target=1)
         """
         joint_steps = whole_number("joint_steps", joint_steps, 0)
-        formatted, begin = both_ends(inputs, baselines)
-        given = formatted, target, additional_forward_args
+        ends, starts = inputs_and_baselines(inputs, baselines)
+        further = target, additional_forward_args
+        runner, embedding = self._runner(), self._embedding
         secants = Secants()
-        plain = self._joint._plain
-        before, masked, _ = plain(begin, *given[1:], inside=secants.noting())
-        record, text, _ = plain(*given, inside=secants.comparing())
-        _check_kinds(record)
-        if [call.place for call in before] != [call.place for call in record]:
-            raise RuntimeError(
-                f"The model made {len(record)} attention calls on the inputs and "
-                f"{len(before)} on the baselines, or in another order: it must make "
-                "the same for both."
+        run_of_baselines, run = (
+            runner.run(
+                given,
+                *further,
+                graph=False,
+                embedding=embedding,
+                context=context,
             )
-        held = {one.place: (one, two) for one, two in zip(before, record, strict=True)}
-        multipliers = self._multipliers(given, secants, Hold(held), record, text)
-        ends = self._joint._ends(masked, text, begin, formatted, given[2])
-        scores = (multipliers * (text - masked)).sum(dim=-1).transpose(0, ends.dim)
+            for given, context in (
+                (starts, secants.noting),
+                (ends, secants.comparing),
+            )
+        )
+        _check_kinds(run.record)
+        _check_same_calls(run_of_baselines.record, run.record)
+        pairs = zip(run_of_baselines.record, run.record, strict=True)
+        hold = Hold({one.place: (one, two) for one, two in pairs})
+        given = ends, *further
+        multipliers = self._multipliers(runner, given, secants, hold, run)
+        pair = embedded_pair(
+            runner,
+            embedding,
+            (starts, run_of_baselines),
+            (ends, run),
+            additional_forward_args,
+        )
+        change = pair.inputs - pair.baselines
+        scores = (multipliers.transpose(0, pair.batch_dim) * change).sum(dim=-1)
         if joint_steps:
-            check_keys_are_tokens(record, ends.text)
-            points = path_points(joint_steps, "gausslegendre", None)
-            joint = self._joint._along(points, given, record, ends)
-            scores = (scores + joint) / 2
-        return (scores,) if isinstance(inputs, tuple) else scores
+            check_keys_are_tokens(run.record, pair.inputs)
+            path = AttentionPath(runner, given, run.record)
+            points = path_points(joint_steps, "gausslegendre")
+            scores = (scores + joint_scores(path, embedding, pair, points)) / 2
+        return like_inputs(scores, inputs)
 
     def _multipliers(
-        self,
-        given: tuple[Inputs, TargetType, object | None],
-        secants: Secants,
-        hold: Hold,
-        record: AttentionRecord,
-        text: Tensor,
+        self, runner: Runner, given: Given, secants: Secants, hold: Hold, run: Run
     ) -> Tensor:
-        """What each number in the embeddings is multiplied with."""
+        """What each number in the embeddings is multiplied by. The calls of ``run``
+        know from now on whether they are on the path."""
         inputs, target, additional_forward_args = given
-        with self._running(inputs, additional_forward_args) as (layers, arguments):
-            vectors = text.clone().requires_grad_()
-            recorder = self._recorder(layers, intervention=hold)
-            with (
-                embeddings_of(uncompiled(self._embedding), put_in=vectors),
-                secants.applying(),
-            ):
-                score = self._score(recorder, arguments, target)
-            multipliers = _gradients(score, vectors, hold, record)
-        self._check_on_path(record, layers)
+        with runner.open(
+            inputs,
+            additional_forward_args,
+            runner.score_of(target, inputs),
+            graph=True,
+            intervention=hold,
+            embedding=self._embedding,
+            replacement=run.embeddings,
+            context=secants.applying,
+        ) as opened:
+            multipliers: Tensor | None = None
+            if opened.score.requires_grad:
+                *found, multipliers = gradients(
+                    opened.score.sum(),
+                    [*hold.given.values(), opened.vectors],
+                    keep_graph=False,
+                )
+                by_call = dict(zip(hold.given, found, strict=True))
+                for call in run.record:
+                    call.set_gradients([by_call.get(call.place)])
+        runner.check_on_path(run.record)
         if multipliers is None:
-            raise embeddings_lost()
+            raise embeddings_off_path()
         return multipliers
 
 
-def _gradients(
-    score: Tensor, vectors: Tensor, hold: Hold, record: AttentionRecord
-) -> Tensor | None:
-    """The gradient by the vectors, None where the score does not depend on them. The
-    calls know from now on whether they are on the path."""
-    if not score.requires_grad:
-        return None
-    given = hold.given
-    gradients = torch.autograd.grad(
-        score.sum(), [*given.values(), vectors], allow_unused=True
-    )
-    by_place = dict(zip(given, gradients, strict=False))
-    for call in record:
-        call.set_gradients([by_place.get(call.place)])
-    return gradients[-1]
+def _check_same_calls(baselines: AttentionRecord, inputs: AttentionRecord) -> None:
+    if [call.place for call in baselines] != [call.place for call in inputs]:
+        raise RuntimeError(
+            f"The model made {len(inputs)} attention calls on the inputs and "
+            f"{len(baselines)} on the baselines, or in another order: it must make the "
+            "same for both."
+        )
 
 
 def _check_kinds(record: AttentionRecord) -> None:

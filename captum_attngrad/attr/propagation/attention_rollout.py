@@ -6,20 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import AttentionAttribution, Inputs
-from captum_attngrad.attr._core.heads import Heads, grouped, heads_of_layers, select
+from captum_attngrad._captum import TargetType
+from captum_attngrad.attr._core.base import AttentionAttribution
+from captum_attngrad.attr._core.selection import Heads, select
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import mean_over_heads
 from captum_attngrad.attr._core.products import transposed_attention
-from captum_attngrad.attr._core.queries import Query, checked_query, join
-from captum_attngrad.attr.propagation._consecutive import (
+from captum_attngrad.attr._core.selection import Query, checked_query
+from captum_attngrad.attr.propagation._self_attention import (
     check_sequence,
-    row_vector,
-    with_query,
+    propagated,
 )
+from captum_attngrad.capture.calls import AttentionCall
 
 
 class AttentionRollout(AttentionAttribution):
@@ -35,9 +37,9 @@ class AttentionRollout(AttentionAttribution):
     with the residual share :math:`\rho`, 0.5 in the paper.
 
     The scores have no sign and are the same for every target: they say where a
-    position looks, not what the output makes of it. Rollout treats values and
-    feed-forward layers as if they passed everything on alike, and with many layers it
-    tends to the same scores for every query. Use :class:`AttentionRelevance` or
+    position looks, not how the output uses it. Rollout treats values and feed-forward
+    layers as if they passed on everything equally, and with many layers it tends to
+    give every query the same scores. Use :class:`AttentionRelevance` or
     :class:`IntegratedAttentionGradient` for an explanation of an output.
 
     The layers must be consecutive self-attention layers over one sequence: for an
@@ -83,9 +85,11 @@ class AttentionRollout(AttentionAttribution):
         """
         super().__init__(forward_func, layer, device_ids, heads=heads)
         given: Any = residual
-        number = isinstance(given, (int, float)) and not isinstance(given, bool)
-        if not number or not 0 <= residual <= 1:
-            raise ValueError(f"residual is a share from 0 to 1, got {residual!r}.")
+        is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+        if not is_number or not 0 <= residual <= 1:
+            raise ValueError(
+                f"residual={residual!r:.80}: expected a share, a number from 0 to 1."
+            )
         self._residual = residual
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
@@ -103,7 +107,7 @@ class AttentionRollout(AttentionAttribution):
             inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
                         computed, batch first, as for
                         :meth:`AttentionGradient.attribute`.
-            target (optional): Accepted for the sake of one interface and not used:
+            target (optional): Not used; it is there so that all methods are alike:
                         attention weights are the same for every output.
                         Default: None
             additional_forward_args (Any, optional): Further arguments of
@@ -125,7 +129,7 @@ class AttentionRollout(AttentionAttribution):
                         tuple, a tuple with this one tensor.
 
         Raises:
-            ValueError: no attention in a layer; a layer that is no self-attention, or
+            ValueError: no attention in a layer; a layer without self-attention, or
                         layers over different sequences; a query or a head that is
                         out of range.
             RuntimeError: an attention dropout is active.
@@ -135,21 +139,17 @@ class AttentionRollout(AttentionAttribution):
             >>> # Where the CLS token of the last layer has its content from, (N, L)
             >>> attributions = AttentionRollout(model).attribute(input_ids, query=0)
         """
-        record = self._record_forward(inputs, additional_forward_args)
+        record = self._runner().record(inputs, additional_forward_args)
         check_sequence(record, "Rollout")
-        heads = heads_of_layers(self._heads, grouped(record))
-        examples = sum(part[0].batch_size for part in record.parts)
-        query = checked_query(query, examples, masks=True)
-        parts = []
-        for calls, part in with_query(record, query):
-            rows = row_vector(calls[-1], part)
-            for call in reversed(calls):
-                rows = rows.to(call.device)
-                attended = transposed_attention(call, rows[:, None, :, None])
-                chosen = select(attended.squeeze(3), heads[call.layer])
-                if chosen.shape[1]:
-                    passed_on = chosen.mean(dim=1).to(rows.dtype)
-                    rows = torch.lerp(passed_on, rows, self._residual)
-            parts.append(rows)
-        total = join(parts)
-        return (total,) if isinstance(inputs, tuple) else total
+        heads = {layer.name: layer.heads for layer in self._layer_calls(record)}
+        query = checked_query(query, number_of_examples(inputs), masks=True)
+
+        def through(rows: Tensor, call: AttentionCall) -> Tensor:
+            attended = transposed_attention(call, rows[:, None, :, None]).squeeze(3)
+            chosen = select(attended, heads[call.layer])
+            if not chosen.shape[1]:
+                return rows
+            passed_on = mean_over_heads(chosen).to(rows.dtype)
+            return torch.lerp(passed_on, rows, self._residual)
+
+        return like_inputs(propagated(record, query, through), inputs)

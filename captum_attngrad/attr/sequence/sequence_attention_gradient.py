@@ -6,18 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum._utils.common import _format_additional_forward_args
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import Inputs
-from captum_attngrad.attr._core.heads import Heads, heads_of_layers, select
-from captum_attngrad.attr._core.queries import join
-from captum_attngrad.attr._core.reductions import PairScores, zeros
-from captum_attngrad.attr._core.running import uncompiled
-from captum_attngrad.attr._core.target import LossFunction, output_tensor
-from captum_attngrad.attr._core.whole_numbers import whole_number
+from captum_attngrad._captum import formatted_arguments, formatted_inputs
+from captum_attngrad.attr._core.base import PairScoresAttribution
+from captum_attngrad.attr._core.environment import uncompiled
+from captum_attngrad.attr._core.selection import Heads
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import (
+    LayerCalls,
+    add,
+    sum_over_heads,
+    with_heads,
+)
+from captum_attngrad.attr._core.target import LossFunction
+from captum_attngrad.attr._core.whole_numbers import checked_batch_size, whole_number
+from captum_attngrad.attr.sequence._explained_calls import explained_calls
 from captum_attngrad.attr.sequence._generation import (
     GeneratedExplanation,
     checked_ids,
@@ -26,48 +32,42 @@ from captum_attngrad.attr.sequence._generation import (
     output_lengths,
     special_token,
 )
-from captum_attngrad.attr.sequence._output_attention import (
-    is_stepwise,
-)
-from captum_attngrad.attr.sequence._output_scores import (
-    checked_targets,
-)
-from captum_attngrad.attr.sequence._per_output import PerOutputAttribution
-from captum_attngrad.capture.calls import AttentionCall
+from captum_attngrad.attr.sequence._output_scores import checked_targets
+from captum_attngrad.attr.sequence._source_attention import is_stepwise
 
 
-class SequenceAttentionGradient(PerOutputAttribution):
+class SequenceAttentionGradient(PairScoresAttribution):
     r"""
     For each output token of a sequence-to-sequence model, the gradient of its own
     score with respect to the attention weights that it used itself: which source
-    tokens speak for the output (positive), and which against it (negative).
+    tokens support the output (positive), and which oppose it (negative).
 
     With the score :math:`s_t` of output t and the weights :math:`A_t` that it used -
     the t-th call of a recurrent decoder's attention, or row t of a transformer's
     cross-attention - the score of source token k is :math:`\sum_h \partial s_t /
-    \partial A^h_{tk}`, over all chosen heads and layers. What *later* outputs make of
-    :math:`A_t`, through the state of a recurrent decoder or the self-attention of a
-    transformer, is no part of it. A backward pass of the sum of all scores would
+    \partial A^h_{tk}`, over all chosen heads and layers. It leaves out what *later*
+    outputs make of :math:`A_t`, through the state of a recurrent decoder or the
+    self-attention of a transformer. A backward pass of the sum of all scores would
     include it, and give a different answer.
 
     All outputs are explained with one forward pass. For transformers whose
     self-attention is causal (fused, or written out as matrix products) two backward
-    passes are enough for any number of outputs: in them self-attention passes no
+    passes are enough for any number of outputs. In these passes self-attention sends no
     gradient between positions, and the second one checks, numerically and for every
-    row, that nothing else did. For a recurrent decoder that puts its outputs together
-    from one part for each step (``stack``, ``cat``, or by index) each step is visited
-    on its own, which costs as much as one backward pass, after two that check that
-    nothing goes past these parts. Any other model takes one batch of backward passes
-    for every few outputs, which costs outputs x one backward pass. The numbers are the
-    same in all three cases.
+    row, that nothing else did. For a recurrent decoder that joins its outputs from one
+    tensor per step (``stack``, ``cat``, or by index) each step is visited once, which
+    costs as much as one backward pass, after two passes that check that nothing
+    bypasses these tensors. Any other model takes one batch of backward passes for every
+    few outputs, which costs as much as one backward pass per output. The numbers are
+    the same in all three cases.
 
     Which attention is explained: within ``layer``, or in the whole model, modules that
     attend with one query for each output, or that are called once for each output.
     Where some of them attend to the source (their number of keys is not the number of
-    outputs) and others to the outputs before, attention to the source is explained
-    alone. If source and outputs have the same length, causal attention is taken for
-    that of outputs to outputs, and attention whose later rows change the first output
-    for that of an encoder. Where a model has no attention to a source (a decoder-only
+    outputs) and others to previous outputs, only attention to the source is explained.
+    If source and outputs have the same length, causal attention is taken to go from
+    outputs to outputs, and attention whose later rows change the first output is taken
+    to be an encoder's. Where a model has no attention to a source (a decoder-only
     model), keys are positions of the sequence itself.
 
     Based on S. Chakraborty, T. Le, P. Gurram and R. Tomsett, *Paying Attention to
@@ -78,8 +78,8 @@ class SequenceAttentionGradient(PerOutputAttribution):
     When not to use it: for one score for a whole sequence, :class:`AttentionGradient`
     needs one backward pass. In a recurrent decoder the source also reaches output t
     through the attention of earlier steps and the initial state; row t says nothing
-    of these. In a deep encoder the states that are attended to are not the tokens at
-    their places alone. Use it on models in ``eval()`` mode.
+    about these. In a deep encoder, each state that is attended to has already mixed
+    several tokens. Use it on models in ``eval()`` mode.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class SequenceAttentionGradient(PerOutputAttribution):
             multiply_by_attention (bool, optional): Multiply the gradient by the
                         attention weights, :math:`A \odot G`.
                         Default: False
-            center (bool, optional): Take the attention-weighted mean of its row off
-                        the gradient, as in :class:`AttentionGradient`. With
+            center (bool, optional): Subtract the attention-weighted mean of its row
+                        from the gradient, as in :class:`AttentionGradient`. With
                         ``multiply_by_attention`` this is the gradient with respect to
                         the scores before the softmax, and a row sums to 0.
                         Default: False
@@ -138,20 +138,21 @@ class SequenceAttentionGradient(PerOutputAttribution):
                         Default: -100
         """
         super().__init__(
-            forward_func, layer, device_ids, heads=heads, loss_func=loss_func
+            forward_func,
+            layer,
+            device_ids,
+            multiply_by_attention=multiply_by_attention,
+            center=center,
+            positive_only=positive_only,
+            heads=heads,
+            loss_func=loss_func,
         )
-        self._scores = PairScores(multiply_by_attention, center, positive_only)
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
             raise ValueError(
                 f"ignore_index={ignore_index!r:.80}: expected an integer, the target of"
-                " outputs that are not explained (one that is no token id)."
+                " outputs that are not explained (a number that is not a token id)."
             )
         self._ignore_index = ignore_index
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """Whether the gradient is multiplied by the attention weights."""
-        return self._scores.multiply
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -175,10 +176,10 @@ class SequenceAttentionGradient(PerOutputAttribution):
             additional_forward_args (Any, optional): Further arguments of
                         forward_func, one argument or a tuple.
                         Default: None
-            internal_batch_size (int, optional): At most so many rows (examples x
-                        outputs) in one batch of backward passes, where batches are
-                        needed; at least one output goes through at once. Bounds
-                        memory; the result is the same.
+            internal_batch_size (int, optional): The largest number of rows (examples
+                        x outputs) in one batch of backward passes, where batches are
+                        needed; a batch holds at least one output. It bounds memory;
+                        the result is the same.
                         Default: None, chosen by size
 
         Returns:
@@ -210,18 +211,22 @@ class SequenceAttentionGradient(PerOutputAttribution):
             >>> method = SequenceAttentionGradient(t5)
             >>> attributions = method.attribute(ids, labels, (mask, fed))
         """
-        targets = checked_targets(targets, _examples(inputs))
-        layers, kept = self._explained_calls(
-            inputs, targets, additional_forward_args, internal_batch_size
+        runner = self._runner()
+        layers, kept = explained_calls(
+            runner,
+            inputs,
+            checked_targets(targets, number_of_examples(inputs)),
+            additional_forward_args,
+            self._ignore_index,
+            0 if self.layer is None else len(runner.layers),
+            checked_batch_size(internal_batch_size),
         )
-        heads = heads_of_layers(self._heads, layers)
-        total: Tensor | None = None
-        for name, parts in layers:
-            scores = join([self._of_calls(calls, heads[name], kept) for calls in parts])
-            total = scores if total is None else total + scores.to(total.device)
-        assert total is not None
+        outputs = kept.shape[1]
+        total = add(
+            self._of_layer(layer, outputs) for layer in with_heads(layers, self._heads)
+        )
         total = total.masked_fill(~kept.to(total.device).unsqueeze(-1), 0)
-        return (total,) if isinstance(inputs, tuple) else total
+        return like_inputs(total, inputs)
 
     def explain_generated(
         self,
@@ -262,12 +267,13 @@ class SequenceAttentionGradient(PerOutputAttribution):
                         what comes after it is not.
                         Default: None, a Hugging Face model's ``eos_token_id``; for
                         other models outputs have no end
-            max_outputs (int, optional): At most so many tokens, in greedy decoding.
+            max_outputs (int, optional): The largest number of tokens in greedy
+                        decoding.
                         Default: 50
-            step_by_step (bool, optional): Explain each output in a pass of its own over
-                        the tokens before it, as generation does it, in place of one
-                        teacher-forced pass. The numbers are the same where the decoder
-                        is causal, as it must be; the cost is that of a loop.
+            step_by_step (bool, optional): Explain each output in a separate pass over
+                        the tokens before it, as in generation, instead of in one
+                        teacher-forced pass. The numbers are the same if the decoder is
+                        causal, as it must be; the cost is that of a loop.
                         Default: False
             internal_batch_size (int, optional): as for :meth:`attribute`.
                         Default: None
@@ -292,9 +298,9 @@ class SequenceAttentionGradient(PerOutputAttribution):
             >>> method = SequenceAttentionGradient(t5)
             >>> explained = method.explain_generated((input_ids, mask), ids)
         """
-        model = uncompiled(self.forward_func)
-        sources = inputs if isinstance(inputs, tuple) else (inputs,)
-        further = _format_additional_forward_args(additional_forward_args) or ()
+        model, runner = uncompiled(self.forward_func), self._runner()
+        sources = formatted_inputs(inputs)
+        further = formatted_arguments(additional_forward_args)
         end = special_token(end, model, "eos_token_id")
         if end is not None:
             end = whole_number("end", end, 0)
@@ -310,10 +316,9 @@ class SequenceAttentionGradient(PerOutputAttribution):
             first = torch.full((len(sources[0]), 1), start, device=sources[0].device)
 
             def logits(fed: Tensor) -> Tensor:
-                return output_tensor(model(*sources, fed, *further))
+                return runner.output(sources, (fed, *further))
 
-            with torch.no_grad():
-                generated = greedy(logits, first, end, max_outputs)
+            generated = greedy(logits, first, end, max_outputs)
         ids = checked_ids(generated, len(sources[0]))
         fed, token_ids = ids[:, :-1], ids[:, 1:]
         lengths = output_lengths(token_ids, end)
@@ -334,26 +339,13 @@ class SequenceAttentionGradient(PerOutputAttribution):
         else:
             attributions = attribute(fed, targets)
         return GeneratedExplanation(
-            token_ids,
-            lengths,
-            (attributions,) if isinstance(inputs, tuple) else attributions,
+            token_ids, lengths, like_inputs(attributions, inputs)
         )
 
-    def _of_calls(
-        self, calls: list[AttentionCall], heads: Tensor | None, kept: Tensor
-    ) -> Tensor:
+    def _of_layer(self, layer: LayerCalls, outputs: int) -> Tensor:
         """Scores of one module, ``(batch, outputs, keys)``."""
-        outputs = kept.shape[1]
-        scores = [
-            select(self._scores.of_pairs(call), heads).sum(dim=1)
-            if call.on_path
-            else zeros(call, call.query_length, call.key_length)
-            for call in calls
-        ]
-        if is_stepwise(calls, outputs):
-            return torch.cat(scores, dim=1)
-        return torch.stack(scores).sum(dim=0)
-
-
-def _examples(inputs: Inputs) -> int:
-    return len(inputs[0] if isinstance(inputs, tuple) else inputs)
+        if is_stepwise(layer.replicas[0], outputs):
+            return layer.concatenated(
+                lambda call, _: self._scores.of_pairs(call), sum_over_heads, dim=1
+            )
+        return layer.total(lambda call, _: self._scores.of_pairs(call))

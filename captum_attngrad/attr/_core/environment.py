@@ -1,4 +1,4 @@
-"""Run a model so that it can be recorded and differentiated, whatever the caller's
+"""The state in which a model can be recorded and differentiated, whatever the caller's
 settings are."""
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def not_compiled(modules: list[Module]) -> Iterator[None]:
     if not uncompiled_code.possible:
         raise RuntimeError(
             f"{type(compiled[0]).__name__} is compiled with torch.compile, and torch "
-            f"{torch.__version__} cannot run it uncompiled for a while (torch 2.6 can)."
-            " Explain the original module."
+            f"{torch.__version__} cannot run it uncompiled (torch 2.6 can). Explain "
+            "the original module."
         )
     with uncompiled_code.needed():
         yield
@@ -92,7 +92,7 @@ def gradients_allowed(modules: list[Module]) -> Iterator[None]:
     """Gradients can be taken, also inside the caller's no_grad or inference_mode."""
     with torch.inference_mode(False), torch.enable_grad():
         for module in modules:
-            # named_parameters() takes a good part of a small model's forward pass.
+            # named_parameters() would cost a good share of a small forward pass.
             for name, parameter in module._parameters.items():
                 if parameter is not None and parameter.is_inference():
                     raise RuntimeError(
@@ -105,7 +105,7 @@ def gradients_allowed(modules: list[Module]) -> Iterator[None]:
         yield
 
 
-def usable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def without_inference_tensors(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments that were made in inference mode, as ordinary tensors."""
     return tuple(
         a.clone() if isinstance(a, Tensor) and a.is_inference() else a

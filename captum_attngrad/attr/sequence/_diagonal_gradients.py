@@ -1,22 +1,22 @@
-"""The gradient of every output with respect to the attention that it used itself.
+"""The gradient of every output by the attention that this output used itself.
 
 With scores ``s_t`` of the outputs and the attention output ``O_t`` of row (or call) t,
-what is wanted is ``ds_t / dO_t`` for all t: the block diagonal of a Jacobian. A plain
-backward pass of ``sum_t s_t`` gives ``sum_t' ds_t' / dO_t`` in its place, with what
-later outputs make of ``O_t``.
+this is ``ds_t / dO_t`` for all t: the block diagonal of a Jacobian. A plain backward
+pass of ``sum_t s_t`` gives ``sum_t' ds_t' / dO_t``, which includes what later outputs
+make of ``O_t``.
 
-Three ways to the diagonal, all from one forward pass:
+There are three ways to the diagonal, all from one forward pass:
 
-* One pass. Where the outputs share nothing but causal self-attention, which
-  :class:`OwnPositions` can keep apart, a backward pass of the sum is enough. A second
-  pass, with the scores multiplied by different powers of two, shows whether that holds:
-  without influence between outputs each row must come out multiplied by its own factor.
-* Step by step. Where a recurrent decoder puts its outputs together from one part per
-  step, a pass from the scores to the parts and one from each part to the attention of
-  its own step are enough, and visit each step once. That parts do not share anything
-  above, and that nothing goes past them, is checked with two passes.
-* Several outputs in one pass, as a batch of backward passes (``is_grads_batched``).
-  Nothing is asked of the model; the cost grows with outputs x their number.
+* One pass. If the outputs share nothing but causal self-attention, and
+  :class:`OwnPositions` keeps their positions apart, one backward pass of the sum is
+  enough. A second pass, with the scores multiplied by different powers of two, checks
+  this: without influence between outputs, each row is multiplied by its own factor.
+* Step by step. If a recurrent decoder joins its outputs from one tensor per step, one
+  pass from the scores to these tensors and one from each of them to the attention of
+  its own step are enough, and visit each step once. Two more passes check that the
+  outputs share nothing after these tensors, and that nothing bypasses them.
+* In batches of backward passes (``is_grads_batched``). This works for any model, and
+  its cost grows with the number of outputs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from captum_attngrad.attr._core.run import gradients
 from captum_attngrad.attr.sequence._isolated_positions import Switch
+from captum_attngrad.attr.sequence._output_parts import OutputParts
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 
 Gradients = list[Tensor | None]  # one for each call, as the call's tensors are laid out
@@ -37,34 +39,40 @@ Gradients = list[Tensor | None]  # one for each call, as the call's tensors are 
 _TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5}
 _TOLERANCE_HALF = 1e-2
 _LEVELS = 8  # factors 2^-4 .. 2^3, also safe in half precision
-_OUTPUTS_PER_PASS = 16
-_ELEMENTS_PER_PASS = 1 << 26
+_MAX_OUTPUTS_PER_PASS = 16
+_MAX_ELEMENTS_PER_PASS = 1 << 26
 
 
-class Seen(NamedTuple):
-    """What was noted in the forward pass."""
+class Preparation(NamedTuple):
+    """How a forward pass was prepared to tell its outputs apart."""
 
     switch: Switch  # of :class:`OwnPositions`
-    parts: list[list[Tensor]]  # of :class:`OutputParts`
+    parts: OutputParts
 
 
-class OwnCall(NamedTuple):
-    """An attention call, and whose it is."""
+class OutputCall(NamedTuple):
+    """An attention call, and the output that used it."""
 
     call: AttentionCall
-    output: int | None  # the output that used it; None: one row for each output
+    output: int | None  # None: the call has one row for each output
     first: int  # the first of its examples (replicas have some of them each)
 
     @property
     def examples(self) -> slice:
         return slice(self.first, self.first + self.call.batch_size)
 
+    @property
+    def size(self) -> int:
+        """The number of its attention weights."""
+        call = self.call
+        return call.batch_size * call.heads * call.query_length * call.key_length
 
-def set_own_gradients(
+
+def set_diagonal_gradients(
     scores: Tensor,
     kept: Tensor,
-    calls: list[OwnCall],
-    seen: Seen,
+    calls: list[OutputCall],
+    prepared: Preparation,
     output_size: int,
     outputs_per_pass: int | None,
 ) -> None:
@@ -73,55 +81,48 @@ def set_own_gradients(
     Args:
         scores (Tensor): ``(batch, outputs)``.
         kept (Tensor): booleans, which of them count.
-        calls (list of OwnCall): the attention of all outputs.
-        seen (Seen): what was noted in the forward pass.
+        calls (list of OutputCall): the attention of all outputs.
+        prepared (Preparation): of the forward pass.
         output_size (int): number of elements of the model's output.
         outputs_per_pass (int, optional): at most so many outputs in a batch of backward
             passes. Default: as many as are fast and fit into memory.
     """
     outputs = [t for t, used in enumerate(kept.any(dim=0).tolist()) if used]
-    by_row = all(own.output is None for own in calls)
+    by_row = all(each.output is None for each in calls)
     found = None
     if by_row and len(outputs) > 2:
-        found = _in_one_pass(scores, kept, calls, seen.switch)
-    elif len(outputs) > 2 and seen.parts:
-        found = _step_by_step(scores, kept, calls, seen.parts)
+        found = _in_one_pass(scores, kept, calls, prepared.switch)
+    elif len(outputs) > 2 and prepared.parts.found:
+        found = _step_by_step(scores, kept, calls, prepared.parts.found)
     if found is None:
         if outputs_per_pass is None:
-            size = output_size + sum(_size(own.call) for own in calls)
-            most = min(_OUTPUTS_PER_PASS, _ELEMENTS_PER_PASS // max(1, size))
+            size = output_size + sum(each.size for each in calls)
+            most = min(_MAX_OUTPUTS_PER_PASS, _MAX_ELEMENTS_PER_PASS // max(1, size))
             outputs_per_pass = max(1, most)
         found = _in_batches(scores, kept, calls, outputs, outputs_per_pass)
-    for own, gradient in zip(calls, found, strict=True):
-        own.call.set_gradients([gradient])
-
-
-def _size(call: AttentionCall) -> int:
-    return call.batch_size * call.heads * call.query_length * call.key_length
+    for each, gradient in zip(calls, found, strict=True):
+        each.call.set_gradients([gradient])
 
 
 # -- one pass -----------------------------------------------------------------------
 
 
 def _in_one_pass(
-    scores: Tensor, kept: Tensor, calls: list[OwnCall], switch: Switch
+    scores: Tensor, kept: Tensor, calls: list[OutputCall], switch: Switch
 ) -> Gradients | None:
     """The gradients, or None if one output influences the row of another."""
     factors = _factors(kept).to(scores.dtype)
-    sources = [own.call.sources[0] for own in calls]
-    passes: list[Gradients] = []
+    sources = [each.call.sources[0] for each in calls]
     with switch.own_positions_only():
-        for cotangent in (factors * kept, kept.to(scores.dtype)):
-            found = torch.autograd.grad(
-                scores, sources, cotangent, retain_graph=True, allow_unused=True
-            )
-            passes.append(list(found))
-    scaled, plain = passes
-    for own, left, right in zip(calls, scaled, plain, strict=True):
+        scaled, plain = (
+            gradients(scores, sources, cotangents)
+            for cotangents in (factors * kept, kept.to(scores.dtype))
+        )
+    for each, left, right in zip(calls, scaled, plain, strict=True):
         if left is None or right is None:
             if left is not right:
                 return None
-        elif not _follow(own.call, left, right, factors[own.examples]):
+        elif not _follow(each.call, left, right, factors[each.examples]):
             return None
     return plain
 
@@ -142,7 +143,7 @@ def _follow(call: AttentionCall, scaled: Tensor, plain: Tensor, by: Tensor) -> b
     by = by.to(found.device, found.dtype)[:, None, :, None]
     largest = rows.abs().amax(dim=-1, keepdim=True)
     tolerance = _TOLERANCE.get(call.dtype, _TOLERANCE_HALF)
-    # A difference that is not a number is no agreement.
+    # A difference of nan is a disagreement.
     return bool(((found / by - rows).abs() <= tolerance * largest).all())
 
 
@@ -156,53 +157,51 @@ def _arranged(call: AttentionCall, gradient: Tensor) -> Tensor:
 
 
 def _step_by_step(
-    scores: Tensor, kept: Tensor, calls: list[OwnCall], places: list[list[Tensor]]
+    scores: Tensor, kept: Tensor, calls: list[OutputCall], joined: list[list[Tensor]]
 ) -> Gradients | None:
-    """The gradients, or None if the parts do not keep the outputs apart."""
-    if any(own.output is None for own in calls):
+    """The gradients, or None if outputs share more than the tensors of their steps.
+
+    Args:
+        joined (list of lists of Tensor): one tensor per output, for each operation that
+            puts outputs together.
+    """
+    if any(call.output is None for call in calls):
         return None
-    sources = [own.call.sources[0] for own in calls]
-    parts = [part for place in places for part in place]
+    outputs = scores.shape[1]
+    sources = [each.call.sources[0] for each in calls]
+    # (output, tensor)
+    steps = [pair for tensors in joined for pair in enumerate(tensors)]
+    tensors = [tensor for _, tensor in steps]
     ones = kept.to(scores.dtype)
     factors = _factors(ones[:1]).to(scores.dtype)
-    plain = _gradient([scores], [ones], [*parts, *sources])
-    scaled = _gradient([scores], [ones * factors], parts)
-    whole = plain[len(parts) :]
-    used = [i for i, gradient in enumerate(plain[: len(parts)]) if gradient is not None]
-    by = factors[0].repeat(len(places)).tolist()
+    plain = gradients(scores, [*tensors, *sources], ones)
+    scaled = gradients(scores, tensors, ones * factors)
+    plain, whole = plain[: len(steps)], plain[len(steps) :]
+    used = [i for i, gradient in enumerate(plain) if gradient is not None]
     for i in used:
-        if not _agree(scaled[i], plain[i], factor=by[i]):
-            return None  # parts share what comes after them
-    roots = [parts[i] for i in used]
-    below = [plain[i] for i in used]
-    through = _gradient(roots, below, sources)
+        if not _agree(scaled[i], plain[i], factor=float(factors[0, steps[i][0]])):
+            return None  # the outputs share what comes after these tensors
+
+    def through(tensor_indices: list[int], sources: list[Any]) -> Gradients:
+        return gradients(
+            [tensors[i] for i in tensor_indices],
+            sources,
+            [plain[i] for i in tensor_indices],
+        )
+
     # The same sums, in another order.
-    if not all(_agree(a, b, slack=10) for a, b in zip(through, whole, strict=True)):
-        return None  # something goes past the parts
-    gradients: Gradients = [None] * len(calls)
-    for t in range(scores.shape[1]):
-        own = [i for i in used if i % scores.shape[1] == t]
+    pairs = zip(through(used, sources), whole, strict=True)
+    if not all(_agree(found, expected, slack=10) for found, expected in pairs):
+        return None  # something reaches the outputs without these tensors
+    diagonal: Gradients = [None] * len(calls)
+    for t in range(outputs):
         here = [i for i, call in enumerate(calls) if call.output == t]
-        found = _gradient(
-            [parts[i] for i in own],
-            [plain[i] for i in own],
-            [sources[i] for i in here],
+        found = through(
+            [i for i in used if steps[i][0] == t], [sources[i] for i in here]
         )
         for i, gradient in zip(here, found, strict=True):
-            gradients[i] = gradient
-    return gradients
-
-
-def _gradient(
-    roots: list[Tensor], cotangents: list[Tensor | None], sources: list[Any]
-) -> Gradients:
-    if not roots:
-        return [None] * len(sources)
-    return list(
-        torch.autograd.grad(
-            roots, sources, cotangents, retain_graph=True, allow_unused=True
-        )
-    )
+            diagonal[i] = gradient
+    return diagonal
 
 
 def _agree(
@@ -221,17 +220,17 @@ def _agree(
 def _in_batches(
     scores: Tensor,
     kept: Tensor,
-    calls: list[OwnCall],
+    calls: list[OutputCall],
     outputs: list[int],
     outputs_per_pass: int,
 ) -> Gradients:
-    gradients: Gradients = [None] * len(calls)
+    diagonal: Gradients = [None] * len(calls)
     for start in range(0, len(outputs), outputs_per_pass):
         chosen = outputs[start : start + outputs_per_pass]
         here = [
             i
-            for i, own in enumerate(calls)
-            if own.output is None or own.output in chosen
+            for i, each in enumerate(calls)
+            if each.output is None or each.output in chosen
         ]
         found = _backward(
             scores, kept, chosen, [calls[i].call.sources[0] for i in here]
@@ -239,15 +238,15 @@ def _in_batches(
         for i, batch in zip(here, found, strict=True):
             if batch is None:
                 continue
-            own = calls[i]
-            if own.output is not None:
-                gradients[i] = batch[chosen.index(own.output)]
+            each = calls[i]
+            if each.output is not None:
+                diagonal[i] = batch[chosen.index(each.output)]
                 continue
-            total = gradients[i]
+            total = diagonal[i]
             if total is None:
-                total = gradients[i] = torch.zeros_like(batch[0])
-            _copy_rows(own.call, batch, chosen, total)
-    return gradients
+                total = diagonal[i] = torch.zeros_like(batch[0])
+            _copy_rows(each.call, batch, chosen, total)
+    return diagonal
 
 
 def _backward(
@@ -257,33 +256,19 @@ def _backward(
     cotangents = torch.zeros(
         len(outputs), *scores.shape, dtype=scores.dtype, device=scores.device
     )
-    for place, output in enumerate(outputs):
-        cotangents[place, :, output] = kept[:, output].to(scores.dtype)
+    for row, output in enumerate(outputs):
+        cotangents[row, :, output] = kept[:, output].to(scores.dtype)
     if len(outputs) > 1:
         try:
             with warnings.catch_warnings():
-                # An operation without a batched backward takes its turns: no news.
+                # Operations without a batched backward run one after the other.
                 warnings.filterwarnings("ignore", message="There is a performance drop")
-                return list(
-                    torch.autograd.grad(
-                        scores,
-                        sources,
-                        cotangents,
-                        retain_graph=True,
-                        allow_unused=True,
-                        is_grads_batched=True,
-                    )
-                )
+                return gradients(scores, sources, cotangents, batched=True)
         except RuntimeError as error:
             if not _cannot_be_batched(error):
                 raise
             # Some operation cannot be batched: one output after the other.
-    single = [
-        torch.autograd.grad(
-            scores, sources, cotangent, retain_graph=True, allow_unused=True
-        )
-        for cotangent in cotangents
-    ]
+    single = [gradients(scores, sources, cotangent) for cotangent in cotangents]
     return [
         None if found[0] is None else torch.stack(found)
         for found in zip(*single, strict=True)
@@ -321,5 +306,5 @@ def _copy_rows(
         total.copy_(batch[0])
         return
     rows = batch.movedim(dim % (batch.dim() - 1) + 1, 1)
-    for place, output in enumerate(outputs):
-        total.select(dim, output).copy_(rows[place, output])
+    for row, output in enumerate(outputs):
+        total.select(dim, output).copy_(rows[row, output])
