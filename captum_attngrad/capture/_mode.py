@@ -29,10 +29,8 @@ from captum_attngrad.capture._tracks import Softmax
 from captum_attngrad.capture._unused_rows import attend_skipping_unused
 from captum_attngrad.capture._weighing import Use
 from captum_attngrad.capture._written_out import WrittenOutAttention
-from captum_attngrad.capture.calls import (
-    AttentionCall,
-    FusedCall,
-)
+from captum_attngrad.capture.calls import AttentionCall, FusedCall
+from captum_attngrad.capture.options import CaptureOptions
 
 # How transformers calls the functions of its registry.
 _REGISTRY_ARGUMENTS = ("module", "query", "key", "value", "attention_mask")
@@ -45,13 +43,9 @@ class AttentionMode(TorchFunctionMode):
         add (Callable): takes each finished :class:`AttentionCall`.
         where (Callable): names the innermost module that is running, and which of
             the recorded layers it is in.
-        value_gradients (bool): whether fused calls record the gradient of ``v`` too.
         lazy_graph (LazyGraph): leaves out of the graph what comes before the first
             attention call.
-        allow_dropout (bool): whether attention dropout may be active.
-        skip_unused_rows (bool): leave queries that nothing used out of the backward
-            pass of fused calls, which can run only once then.
-        intervention (Intervention, optional): what to do at the calls.
+        options (CaptureOptions): how the forward pass runs.
     """
 
     def __init__(
@@ -59,10 +53,7 @@ class AttentionMode(TorchFunctionMode):
         add: Callable[[AttentionCall], None],
         where: Callable[[], tuple[str, tuple[int, ...]]],
         lazy_graph: LazyGraph,
-        value_gradients: bool = True,
-        allow_dropout: bool = False,
-        skip_unused_rows: bool = False,
-        intervention: Intervention | None = None,
+        options: CaptureOptions,
     ) -> None:
         super().__init__()
         self._calls = 0
@@ -70,11 +61,9 @@ class AttentionMode(TorchFunctionMode):
         self._recording = False
         self._add_call = add
         self._where = where
-        self._value_gradients = value_gradients
         self._lazy_graph = lazy_graph
-        self._allow_dropout = allow_dropout
-        self._skip_unused_rows = skip_unused_rows
-        self._intervention = intervention or Intervention()
+        self._options = options
+        self._intervention = options.intervention or Intervention()
         self._places = 0
         self._log_softmax: dict[int, tuple[weakref.ref[Tensor], Tensor, int]] = {}
         self._written_out = WrittenOutAttention(
@@ -230,11 +219,11 @@ class AttentionMode(TorchFunctionMode):
         weighed = self._intervention.values(place, value)
         sources: tuple[Any, ...] = ()
         value_sources: tuple[Any, ...] = ()
-        if self._value_gradients and torch.is_grad_enabled():
+        if self._options.value_gradients and torch.is_grad_enabled():
             # A tensor that only this call uses: its gradient is dv *through* it.
             weighed = own(weighed)
             value_sources = (gradient_source(weighed),)
-        if self._skip_unused_rows and dropout_p == 0:
+        if self._options.skip_unused_rows and dropout_p == 0:
             output = attend_skipping_unused(
                 query, key, weighed, attn_mask, is_causal, scale
             )
@@ -355,7 +344,7 @@ class AttentionMode(TorchFunctionMode):
         weighed = self._intervention.values(place, value)
         scaled = weighed is not value
         sources: tuple[Any, ...] = ()
-        record_value = self._value_gradients and torch.is_grad_enabled()
+        record_value = self._options.value_gradients and torch.is_grad_enabled()
         if record_value:
             weighed = own(weighed)
         output = attend(weighed)
@@ -468,7 +457,7 @@ class AttentionMode(TorchFunctionMode):
         self._add(softmax.call)
 
     def _refuse_dropout(self) -> None:
-        if self._allow_dropout:
+        if self._options.allow_dropout:
             return
         raise RuntimeError(
             f"Attention dropout is active in layer {self._where()[0]!r}: the attention "

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import Module
 
+from captum_attngrad.capture.options import CaptureOptions
 from captum_attngrad.capture.recorder import Recorder, finish_with_model
 
 
@@ -117,7 +118,8 @@ def find_attention_layers(model: Module, *args: Any, **kwargs: Any) -> Attention
             f"find_attention_layers needs a torch.nn.Module, got "
             f"{type(model).__name__}: {model!r:.80}."
         )
-    recorder = Recorder([model], model=model, value_gradients=False, allow_dropout=True)
+    options = CaptureOptions(value_gradients=False, allow_dropout=True)
+    recorder = Recorder([model], model=model, options=options)
     with recorder, torch.no_grad():
         model(*args, **kwargs)
     found: dict[str, list[Any]] = {}

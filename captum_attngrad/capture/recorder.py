@@ -29,6 +29,7 @@ from captum_attngrad.capture._modules import (
 from captum_attngrad.capture._threads import Hook, Owner, registration
 from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
+from captum_attngrad.capture.options import DEFAULT_OPTIONS, CaptureOptions
 
 
 class AttentionRecord:
@@ -198,9 +199,7 @@ class Recorder:
     Args:
         layers (list of Module): the recorded layers (scopes).
         model (Module, optional): gives the modules their names.
-        lazy_graph (bool): see :class:`LazyGraph`.
-        value_gradients, allow_dropout, skip_unused_rows, intervention: see
-            :class:`AttentionMode`.
+        options (CaptureOptions): how the forward pass runs.
 
     Attributes:
         graph (LazyGraph): whether laziness did any harm.
@@ -211,11 +210,7 @@ class Recorder:
         layers: Sequence[Module],
         *,
         model: Module | None = None,
-        lazy_graph: bool = False,
-        value_gradients: bool = True,
-        allow_dropout: bool = False,
-        skip_unused_rows: bool = False,
-        intervention: Intervention | None = None,
+        options: CaptureOptions = DEFAULT_OPTIONS,
     ) -> None:
         for layer in layers:
             check_layer(layer)
@@ -227,15 +222,8 @@ class Recorder:
         self._modes: list[AttentionMode] = []
         self.layers = list(layers)
         self.model = model
-        self._lazy = lazy_graph
-        self._silent = intervention is not None and intervention.silent
-        self.graph = LazyGraph(lazy_graph)
-        self._options: dict[str, Any] = {
-            "value_gradients": value_gradients,
-            "allow_dropout": allow_dropout,
-            "skip_unused_rows": skip_unused_rows,
-            "intervention": intervention,
-        }
+        self._options = options
+        self.graph = LazyGraph(options.lazy_graph)
         self._state = _ThreadState()
         self._lock = threading.Lock()
         self._handles: list[RemovableHandle] = []
@@ -253,7 +241,9 @@ class Recorder:
             with registration:
                 self._hook_all(modules, around=fused)
             undo.callback(self._forget_thread)
-            if fused or self._lazy or self._silent:
+            intervention = self._options.intervention
+            silent = intervention is not None and intervention.silent
+            if fused or self._options.lazy_graph or silent:
                 self._state.stays_on = True
                 self._own_mode().switch_on()
             self._undo = undo.pop_all()
@@ -369,7 +359,7 @@ class Recorder:
         if state.mode is None:
             calls: list[AttentionCall] = []
             state.mode = AttentionMode(
-                calls.append, self._where, self.graph, **self._options
+                calls.append, self._where, self.graph, self._options
             )
             with self._lock:
                 if self.threads:
@@ -429,9 +419,8 @@ def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRe
         for name, value in given.items():
             if value is given[first]:  # self-attention called as module(x, x, x)
                 named[name] = named[first]
-        again = Recorder(
-            layers, model=model, allow_dropout=True, intervention=intervention
-        )
+        options = CaptureOptions(allow_dropout=True, intervention=intervention)
+        again = Recorder(layers, model=model, options=options)
         assert model is not None
         with again, torch.no_grad():
             model(

@@ -40,6 +40,7 @@ from captum_attngrad.capture._layouts import example_dimension, layouts_of
 from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.find import find_attention_layers
+from captum_attngrad.capture.options import CaptureOptions
 from captum_attngrad.capture.recorder import AttentionRecord, Recorder
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -128,10 +129,12 @@ class AttentionAttribution(LayerAttribution):
         return Recorder(
             layers,
             model=forward_func if isinstance(forward_func, Module) else None,
-            value_gradients=value_gradients,
-            lazy_graph=lazy,
-            skip_unused_rows=not backward_passes,
-            intervention=intervention,
+            options=CaptureOptions(
+                value_gradients=value_gradients,
+                lazy_graph=lazy,
+                skip_unused_rows=not backward_passes,
+                intervention=intervention,
+            ),
         )
 
     def _finished(
