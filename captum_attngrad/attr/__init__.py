@@ -1,5 +1,6 @@
 """Attributions built on attention weights and their gradients."""
 
+from captum_attngrad.attr._core.log_odds import log_odds
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.attention_weights import AttentionWeights
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
@@ -10,7 +11,6 @@ from captum_attngrad.attr.path.integrated_attention_gradient import (
 )
 from captum_attngrad.attr.path.joint_integrated_gradients import (
     JointIntegratedGradients,
-    log_odds,
 )
 from captum_attngrad.attr.propagation.attention_relevance import AttentionRelevance
 from captum_attngrad.attr.propagation.attention_rollout import AttentionRollout

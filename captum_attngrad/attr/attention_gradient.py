@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import AttentionGradientAttribution, Inputs
-from captum_attngrad.attr._core.heads import Heads, grouped, heads_of_layers, select
-from captum_attngrad.attr._core.queries import (
-    Query,
-    check_keys,
-    checked_query,
-    join,
-    sum_over_calls,
-)
-from captum_attngrad.attr._core.reductions import PairScores, zeros
+from captum_attngrad._captum import TargetType
+from captum_attngrad.attr._core.base import PairScoresAttribution
+from captum_attngrad.attr._core.heads import Heads
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import check_same_keys, total_over_layers
+from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
-from captum_attngrad.capture.calls import AttentionCall
 
 
-class AttentionGradient(AttentionGradientAttribution):
+class AttentionGradient(PairScoresAttribution):
     r"""
     The gradient of the model's output with respect to its attention weights, as one
     signed score for each token: positive tokens support the explained output,
@@ -114,14 +107,15 @@ class AttentionGradient(AttentionGradientAttribution):
                         Default: None
         """
         super().__init__(
-            forward_func, layer, device_ids, heads=heads, loss_func=loss_func
+            forward_func,
+            layer,
+            device_ids,
+            multiply_by_attention=multiply_by_attention,
+            center=center,
+            positive_only=positive_only,
+            heads=heads,
+            loss_func=loss_func,
         )
-        self._scores = PairScores(multiply_by_attention, center, positive_only)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """Whether the gradient is multiplied by the attention weights."""
-        return self._scores.multiply
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -183,32 +177,15 @@ class AttentionGradient(AttentionGradientAttribution):
             >>> # Which words speak for class 1, which against it? (N, L)
             >>> attributions = attention_gradient.attribute(input_ids, target=1)
         """
-        record = self._record(
+        run = self._runner().run(
             inputs,
             target,
             additional_forward_args,
+            graph=True,
             value_gradients=self._scores.uses_value_gradients and query is None,
         )
-        layers = grouped(record)
-        check_keys(layers)
-        query = checked_query(query, sum(p[0].batch_size for p in record.parts))
-        heads = heads_of_layers(self._heads, layers)
-        total: Tensor | None = None
-        for name, parts in layers:
-            of_call = partial(self._scores_of_call, heads[name])
-            scores = join(sum_over_calls(name, parts, query, of_call))
-            total = scores if total is None else total + scores.to(total.device)
-        assert total is not None
-        return (total,) if isinstance(inputs, tuple) else total
-
-    def _scores_of_call(
-        self, heads: Tensor | None, call: AttentionCall, rows: Tensor | None
-    ) -> Tensor:
-        """Scores of one call, summed over the chosen heads and queries."""
-        if not call.on_path:
-            return zeros(call, call.key_length)
-        if rows is None:
-            scores = self._scores.of_keys(call)
-        else:
-            scores = self._scores.of_pairs(call, rows).squeeze(2)
-        return select(scores, heads).sum(dim=1)
+        layers = self._layer_calls(run.record)
+        check_same_keys(layers)
+        query = checked_query(query, number_of_examples(inputs))
+        total = total_over_layers(layers, self._scores.of_keys, query)
+        return like_inputs(total, inputs)

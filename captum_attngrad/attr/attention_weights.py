@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import AttentionAttribution, Inputs
-from captum_attngrad.attr._core.heads import Heads, grouped, heads_of_layers, select
-from captum_attngrad.attr._core.products import transposed_attention
-from captum_attngrad.attr._core.queries import (
-    Query,
-    check_keys,
-    checked_query,
-    join,
-    sum_over_calls,
+from captum_attngrad._captum import TargetType
+from captum_attngrad.attr._core.base import AttentionAttribution
+from captum_attngrad.attr._core.heads import Heads
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import (
+    check_same_keys,
+    mean_over_heads,
+    total_over_layers,
 )
+from captum_attngrad.attr._core.products import transposed_attention
+from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.reductions import zeros
 from captum_attngrad.capture.calls import AttentionCall
 
@@ -123,32 +122,18 @@ class AttentionWeights(AttentionAttribution):
             >>> weights = AttentionWeights(model, model.encoder.layers[-1])
             >>> attributions = weights.attribute(input_ids, query=0)
         """
-        record = self._record_forward(inputs, additional_forward_args)
-        layers = grouped(record)
-        check_keys(layers)
-        examples = sum(part[0].batch_size for part in record.parts)
-        query = checked_query(query, examples, masks=True)
-        heads = heads_of_layers(self._heads, layers)
-        total: Tensor | None = None
-        for name, parts in layers:
-            of_call = partial(_weights_of_call, heads[name])
-            scores = join(sum_over_calls(name, parts, query, of_call))
-            total = scores if total is None else total + scores.to(total.device)
-        assert total is not None
-        return (total,) if isinstance(inputs, tuple) else total
+        record = self._runner().record(inputs, additional_forward_args)
+        layers = self._layer_calls(record)
+        check_same_keys(layers)
+        query = checked_query(query, number_of_examples(inputs), masks=True)
+        total = total_over_layers(layers, _attention_received, query, mean_over_heads)
+        return like_inputs(total, inputs)
 
 
-def _weights_of_call(
-    heads: Tensor | None, call: AttentionCall, rows: Tensor | None
-) -> Tensor:
-    """Attention in some rows of one call, averaged over the chosen heads."""
+def _attention_received(call: AttentionCall, rows: Tensor | None) -> Tensor:
+    """The weights in some rows of one call, ``(batch, heads, keys)``."""
     if rows is not None and rows.dim() == 1:
-        weights = call.weights(rows).squeeze(2)
-    else:
-        summed = zeros(call, 1, call.query_length, 1)
-        summed += 1 if rows is None else rows[:, None, :, None]
-        weights = transposed_attention(call, summed).squeeze(3)
-    chosen = select(weights, heads)
-    if not chosen.shape[1]:
-        return zeros(call, call.key_length)
-    return chosen.mean(dim=1)
+        return call.weights(rows).squeeze(2)
+    counted = zeros(call, 1, call.query_length, 1)
+    counted += 1 if rows is None else rows[:, None, :, None]
+    return transposed_attention(call, counted).squeeze(3)

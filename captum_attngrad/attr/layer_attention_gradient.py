@@ -6,28 +6,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-import torch
-from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import AttentionGradientAttribution, Inputs
-from captum_attngrad.attr._core.heads import (
-    Calls,
-    Heads,
-    grouped,
-    heads_of_layers,
-    select,
-)
-from captum_attngrad.attr._core.queries import (
+from captum_attngrad._captum import TargetType
+from captum_attngrad.attr._core.base import PairScoresAttribution
+from captum_attngrad.attr._core.heads import Heads
+from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import (
+    LayerCalls,
     OfCall,
-    Query,
-    checked_query,
-    join,
-    sum_over_calls,
+    every_head,
+    layer_calls,
+    with_heads,
 )
-from captum_attngrad.attr._core.reductions import PairScores, zeros
+from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.capture.calls import ALL_ROWS, AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord
@@ -36,7 +30,7 @@ Maps = Tensor | list[Tensor]
 Reduce = Literal["head", "key", "query"] | None
 
 
-class LayerAttentionGradient(AttentionGradientAttribution):
+class LayerAttentionGradient(PairScoresAttribution):
     r"""
     The gradient of the model's output with respect to the attention weights of a
     layer, for every head, query and key: :math:`G = \partial s / \partial A`, where s
@@ -94,14 +88,15 @@ class LayerAttentionGradient(AttentionGradientAttribution):
                         Default: None
         """
         super().__init__(
-            forward_func, layer, device_ids, heads=heads, loss_func=loss_func
+            forward_func,
+            layer,
+            device_ids,
+            multiply_by_attention=multiply_by_attention,
+            center=center,
+            positive_only=positive_only,
+            heads=heads,
+            loss_func=loss_func,
         )
-        self._scores = PairScores(multiply_by_attention, center, positive_only)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """Whether the gradient is multiplied by the attention weights."""
-        return self._scores.multiply
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -193,112 +188,62 @@ class LayerAttentionGradient(AttentionGradientAttribution):
                 f"by construction, so reduce={reduce!r} would be 0 everywhere. Leave "
                 "center out, or use reduce='key'."
             )
-        record = self._record(
+        run = self._runner().run(
             inputs,
             target,
             additional_forward_args,
+            graph=True,
             value_gradients=scores.uses_value_gradients
             and reduce in ("head", "key")
             and query is None,
         )
-        query = checked_query(query, sum(p[0].batch_size for p in record.parts))
-        chosen = self._chosen(record)
-        heads = heads_of_layers(self._heads, chosen)
-        maps = [
-            self._scores_of_layer(name, parts, query, reduce, heads[name])
-            for name, parts in chosen
-        ]
+        query = checked_query(query, number_of_examples(inputs))
+        layers = with_heads(self._chosen(run.record), self._heads)
+        of_call = partial(self._scores_of_call, reduce)
+        by_query = reduce in (None, "query")
+        maps = [_map(layer, of_call, query, by_query) for layer in layers]
         single = isinstance(self.layer, Module)
         if not return_attention:
             return maps[0] if single else maps
-        weights = [
-            _joined(name, parts, query, partial(_attention, heads[name]))
-            for name, parts in chosen
-        ]
+        weights = [_map(layer, _attention, query, True) for layer in layers]
         return (maps[0], weights[0]) if single else (maps, weights)
 
-    def _chosen(self, record: AttentionRecord) -> list[tuple[str, Calls]]:
+    def _chosen(self, record: AttentionRecord) -> list[LayerCalls]:
         """The attention module in each layer, with its calls."""
         if self.layer is None:
-            return grouped(record)
+            return layer_calls(record)
         chosen = []
         for scope, layer in enumerate(self._layers()):
-            parts = [[c for c in part if scope in c.scopes] for part in record.parts]
-            names = list(dict.fromkeys(call.layer for call in parts[0]))
+            replicas = [[c for c in part if scope in c.scopes] for part in record.parts]
+            names = list(dict.fromkeys(call.layer for call in replicas[0]))
             if len(names) > 1:
                 raise ValueError(
                     f"layer {type(layer).__name__} contains {len(names)} attention "
                     f"modules: {', '.join(names)}. Pass them as a list, layer=[...], "
                     "to get one result for each."
                 )
-            chosen.append((names[0], parts))
+            chosen.append(LayerCalls(names[0], replicas))
         return chosen
 
-    def _scores_of_layer(
-        self,
-        name: str,
-        parts: Calls,
-        query: Query,
-        reduce: Reduce,
-        heads: Tensor | None,
-    ) -> Tensor:
-        of_call = partial(self._scores_of_call, reduce, heads)
-        if query is None and reduce in (None, "query"):
-            return _joined(name, parts, None, of_call)
-        _check_alike(parts)
-        return join(sum_over_calls(name, parts, query, of_call))
-
     def _scores_of_call(
-        self,
-        reduce: Reduce,
-        heads: Tensor | None,
-        call: AttentionCall,
-        rows: Tensor | None,
+        self, reduce: Reduce, call: AttentionCall, rows: Tensor | None
     ) -> Tensor:
-        if not call.on_path:
-            queries = call.query_length if rows is None else 1
-            shapes: dict[Reduce, tuple[int, ...]] = {
-                None: (queries, call.key_length),
-                "head": (),
-                "key": (call.key_length,),
-                "query": (queries,),
-            }
-            scores = zeros(call, call.heads, *shapes[reduce])
-        elif rows is not None or reduce is None:
-            scores = self._scores.of_pairs(call, ALL_ROWS if rows is None else rows)
-            if reduce is not None:
-                dims = {"head": (2, 3), "key": (2,), "query": (3,)}
-                scores = scores.sum(dim=dims[reduce])
-        elif reduce == "query":
-            scores = self._scores.of_queries(call)
-        else:
-            scores = self._scores.of_keys(call)
-            if reduce == "head":
-                scores = scores.sum(dim=2)
-        return select(scores, heads)
+        if reduce in ("head", "key"):
+            scores = self._scores.of_keys(call, rows)
+            return scores if reduce == "key" else scores.sum(dim=2)
+        if reduce == "query" and rows is None:
+            return self._scores.of_queries(call)
+        scores = self._scores.of_pairs(call, ALL_ROWS if rows is None else rows)
+        return scores if reduce is None else scores.sum(dim=3)
 
 
-def _attention(
-    heads: Tensor | None, call: AttentionCall, rows: Tensor | None
-) -> Tensor:
-    return select(call.weights(ALL_ROWS if rows is None else rows), heads)
+def _attention(call: AttentionCall, rows: Tensor | None) -> Tensor:
+    return call.weights(ALL_ROWS if rows is None else rows)
 
 
-def _joined(name: str, parts: Calls, query: Query, of_call: OfCall) -> Tensor:
-    """The rows of all calls, one after the other, or the chosen row."""
-    _check_alike(parts)
-    if query is not None:
-        return join(sum_over_calls(name, parts, query, of_call))
-    return join(
-        [torch.cat([of_call(call, None) for call in calls], dim=2) for calls in parts]
-    )
-
-
-def _check_alike(parts: Calls) -> None:
-    for calls in parts:
-        shapes = {(call.heads, call.key_length) for call in calls}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"The calls of layer {calls[0].layer!r} cannot be joined along the "
-                f"queries: they have different (heads, keys): {sorted(shapes)}."
-            )
+def _map(layer: LayerCalls, of_call: OfCall, query: Query, by_query: bool) -> Tensor:
+    """The rows of all calls, one after the other, or their sum, or the chosen row."""
+    layer.check_same_shape()
+    if by_query and query is None:
+        return layer.concatenated(of_call)
+    return layer.total(of_call, query, every_head)

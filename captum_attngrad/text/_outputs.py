@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr.path.joint_integrated_gradients import log_odds
+from captum_attngrad.attr._core.log_odds import log_odds
 
 
 class Outputs(Protocol):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import Inputs, repeated
-from captum_attngrad.attr._core.heads import grouped
-from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
+from captum_attngrad.attr._core.inputs import Inputs, repeated
+from captum_attngrad.attr._core.layer_calls import layer_calls
+from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import KeyStatus
 from captum_attngrad.capture.recorder import AttentionRecord
@@ -143,39 +143,6 @@ def _double(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-class _Method(LayerAttentionGradient):
-    """A mixture of all outputs, in the place of one of them."""
-
-    def __init__(self, forward_func: Callable[..., Any], layers: Any) -> None:
-        super().__init__(forward_func, layers, loss_func=_minus_mixture)
-
-    def record(
-        self, inputs: Inputs, additional_forward_args: object | None
-    ) -> AttentionRecord:
-        return self._record(inputs, None, additional_forward_args, False)
-
-    def scores(
-        self, inputs: Inputs, additional_forward_args: object | None, vary: Vary
-    ) -> Tensor:
-        with self._running(inputs, additional_forward_args) as (layers, arguments):
-            recorder = self._recorder(layers, intervention=vary)
-            with torch.no_grad():
-                return self._score(recorder, arguments, None).double()
-
-    def takes_two(
-        self, inputs: Inputs, additional_forward_args: object | None
-    ) -> bool | None:
-        """Whether two copies of an example are kept apart; None: they cannot be run."""
-        twice, _, more = repeated(inputs, None, additional_forward_args, 2)
-        try:
-            self._record_forward(twice, more)
-        except ValueError:
-            return False
-        except Exception:
-            return None
-        return True
-
-
 def _minus_mixture(output: Tensor, _: Any) -> Tensor:
     flat = output.flatten(1) if output.dim() > 1 else output.unsqueeze(1)
     generator = torch.Generator().manual_seed(0)
@@ -190,36 +157,57 @@ def _verified(
     inputs: Inputs,
     additional_forward_args: object | None,
 ) -> Verification:
-    method = _Method(called, layers)
+    runner = Runner(
+        called,
+        [layers] if isinstance(layers, Module) else layers,
+        loss_func=_minus_mixture,
+        needs_every_layer=True,
+    )
     dtype = _dtype_of(called, layers)
     tolerance = TOLERANCES[str(dtype).removeprefix("torch.")]
     name = str(dtype).removeprefix("torch.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is not on the path is in the table
         try:
-            record = method.record(inputs, additional_forward_args)
+            run = runner.run(
+                inputs, None, additional_forward_args, graph=True, value_gradients=False
+            )
         except (ValueError, NotImplementedError, RuntimeError) as error:
             if dtype is torch.float64 and isinstance(error, RuntimeError):
                 raise
             return Verification((), (), None, False, (str(error),), name, tolerance)
         found, sizes, base = _layers(
-            method, record, inputs, additional_forward_args, dtype
+            runner, run.record, inputs, additional_forward_args, dtype
         )
-        independent: bool | None = record[0].batch_size > 1
+        independent: bool | None = run.record[0].batch_size > 1
         if not independent:
-            independent = method.takes_two(inputs, additional_forward_args)
+            independent = _takes_two(runner, inputs, additional_forward_args)
     problems: tuple[str, ...] = ()
     if independent is False:
         problems = ("the examples of a batch influence each other",)
     return Verification(
         tuple(found),
-        tuple(record.lost),
+        tuple(run.record.lost),
         independent,
         bool(max(sizes) <= _VANISHED * base),
         problems,
         name,
         tolerance,
     )
+
+
+def _takes_two(
+    runner: Runner, inputs: Inputs, additional_forward_args: object | None
+) -> bool | None:
+    """Whether two copies of an example are kept apart; None: they cannot be run."""
+    twice, _, more = repeated(inputs, None, additional_forward_args, 2)
+    try:
+        runner.record(twice, more)
+    except ValueError:
+        return False
+    except Exception:
+        return None
+    return True
 
 
 def _dtype_of(called: Any, layers: Module | list[Module]) -> torch.dtype:
@@ -233,7 +221,7 @@ def _dtype_of(called: Any, layers: Module | list[Module]) -> torch.dtype:
 
 
 def _layers(
-    method: _Method,
+    runner: Runner,
     record: AttentionRecord,
     inputs: Inputs,
     additional_forward_args: object | None,
@@ -243,8 +231,8 @@ def _layers(
     generator = torch.Generator().manual_seed(0)
     found, sizes = [], []
     base = 0.0
-    for name, parts in grouped(record):
-        calls = [call for part in parts for call in part]
+    for layer in layer_calls(record):
+        calls = layer.calls
         first = calls[0]
         error: float | None = None
         problem = ""
@@ -252,7 +240,7 @@ def _layers(
             try:
                 directions = {c.place: random_direction(c, generator) for c in calls}
                 error, size, base = _error(
-                    method, directions, inputs, additional_forward_args, dtype
+                    runner, directions, inputs, additional_forward_args, dtype
                 )
                 sizes.append(size)
             except (RuntimeError, NotImplementedError, ValueError) as failure:
@@ -260,7 +248,7 @@ def _layers(
         shape = (first.batch_size, first.heads, first.query_length, first.key_length)
         found.append(
             LayerVerification(
-                name,
+                layer.name,
                 first.kind,
                 " x ".join(map(str, shape)),
                 len(calls),
@@ -278,7 +266,7 @@ def _worst(calls: list[AttentionCall]) -> KeyStatus:
 
 
 def _error(
-    method: _Method,
+    runner: Runner,
     directions: dict[int, Direction],
     inputs: Inputs,
     additional_forward_args: object | None,
@@ -293,7 +281,7 @@ def _error(
     size = base = 0.0
     for step in _STEPS[dtype]:
         near, far = (
-            _difference(method, directions, inputs, additional_forward_args, size)
+            _difference(runner, directions, inputs, additional_forward_args, size)
             for size in (step, 2 * step)
         )
         # Four points: what is left is of the fourth order in the step.
@@ -310,7 +298,7 @@ def _error(
 
 
 def _difference(
-    method: _Method,
+    runner: Runner,
     directions: dict[int, Direction],
     inputs: Inputs,
     additional_forward_args: object | None,
@@ -318,7 +306,20 @@ def _difference(
 ) -> tuple[Tensor, float]:
     """The score after a step forward minus that after one back, and its size."""
     up, down = (
-        method.scores(inputs, additional_forward_args, Vary(directions, each))
+        _score(runner, inputs, additional_forward_args, Vary(directions, each))
         for each in (step, -step)
     )
     return up - down, float(up.abs().max())
+
+
+def _score(
+    runner: Runner, inputs: Inputs, additional_forward_args: object | None, vary: Vary
+) -> Tensor:
+    with runner.open(
+        inputs,
+        additional_forward_args,
+        runner.score_of(None, inputs),
+        graph=False,
+        intervention=vary,
+    ) as opened:
+        return opened.score.double()

@@ -205,7 +205,7 @@ def test_other_options_of_the_wrong_kind() -> None:
     with pytest.raises(TypeError, match=r"loss_func=3 \(int\) cannot be called"):
         AttentionGradient(model, loss_func=3)
     for residual in ("half", True, float("nan"), 2):
-        with pytest.raises(ValueError, match="residual is a share from 0 to 1, got"):
+        with pytest.raises(ValueError, match="expected a share, a number from 0 to 1"):
             AttentionRollout(model, residual=residual)
     for index in (None, 1.5, True):
         with pytest.raises(ValueError, match=r"ignore_index=.*: expected an integer"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attngrad import AttentionGradient, SequenceAttentionGradient
-from captum_attngrad.attr.sequence import _output_gradients
+from captum_attngrad.attr.sequence import _diagonal_gradients
 from tests.architectures.reference import NAME, materialised, register
 
 transformers = pytest.importorskip("transformers")
@@ -125,7 +125,7 @@ def test_each_output_has_the_gradient_of_its_own_score(
         raise AssertionError("two backward passes are enough")
 
     if lengths[1] > 2:
-        monkeypatch.setattr(_output_gradients, "_in_batches", no_batches)
+        monkeypatch.setattr(_diagonal_gradients, "_in_batches", no_batches)
     method = SequenceAttentionGradient(model)
     found = method.attribute(source, targets, (mask, fed))
     torch.testing.assert_close(found, truth)
@@ -142,7 +142,7 @@ def test_each_output_has_the_gradient_of_its_own_score(
 def test_batches_give_the_same(
     name: str, implementation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_output_gradients, "_in_one_pass", lambda *_: None)
+    monkeypatch.setattr(_diagonal_gradients, "_in_one_pass", lambda *_: None)
     source, mask, fed, targets = ids()
     truth = truth_of(name, source, mask, fed, targets)
     method = SequenceAttentionGradient(build(name, implementation))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captum_attngrad import AttentionGradient, SequenceAttentionGradient
-from captum_attngrad.attr.sequence import _output_gradients
+from captum_attngrad.attr.sequence import _diagonal_gradients
 from tests.attr.sequence_models import (
     KINDS,
     batch,
@@ -101,13 +101,13 @@ def test_however_outputs_are_put_together(
     targets[0, 2:4] = 3
     truth = recurrent_truth(model, source, fed, targets, padding)
     used = []
-    in_batches = _output_gradients._in_batches
+    in_batches = _diagonal_gradients._in_batches
 
     def note(*args: Any) -> Any:
         used.append(args)
         return in_batches(*args)
 
-    monkeypatch.setattr(_output_gradients, "_in_batches", note)
+    monkeypatch.setattr(_diagonal_gradients, "_in_batches", note)
     method = SequenceAttentionGradient(model)
     torch.testing.assert_close(method.attribute(source, targets, (fed, padding)), truth)
     if join == "write time first" and torch.__version__.startswith("2.3"):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attngrad import AttentionGradient, SequenceAttentionGradient
-from captum_attngrad.attr.sequence import _isolated_positions, _output_gradients
+from captum_attngrad.attr.sequence import _isolated_positions, _diagonal_gradients
 from tests import reference
 from tests.attr.sequence_models import (
     EXAMPLES,
@@ -242,13 +242,13 @@ def _by_query(
 
 def _count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
-    original = _output_gradients._backward
+    original = _diagonal_gradients._backward
 
     def count(scores: Any, kept: Any, outputs: list[int], sources: Any) -> Any:
         seen.append(len(outputs))
         return original(scores, kept, outputs, sources)
 
-    monkeypatch.setattr(_output_gradients, "_backward", count)
+    monkeypatch.setattr(_diagonal_gradients, "_backward", count)
     return seen
 
 
@@ -310,7 +310,7 @@ def test_an_operation_without_batched_backward(
     model, double = transformer(), _backward_of(kind)
     source, fed, targets, _ = batch()
     layers = [layer.multihead_attn for layer in model.transformer.decoder.layers]
-    monkeypatch.setattr(_output_gradients, "_in_one_pass", lambda *_: None)
+    monkeypatch.setattr(_diagonal_gradients, "_in_one_pass", lambda *_: None)
     method = SequenceAttentionGradient(lambda *a: double(model(*a)), layers)
     expected = SequenceAttentionGradient(lambda *a: 2 * model(*a), layers)
     torch.testing.assert_close(
@@ -330,7 +330,7 @@ def test_other_errors_of_a_batched_backward_pass_come_through(
     model, double, passes = transformer(), _backward_of(kind), []
     source, fed, targets, _ = batch()
     layers = [layer.multihead_attn for layer in model.transformer.decoder.layers]
-    monkeypatch.setattr(_output_gradients, "_in_one_pass", lambda *_: None)
+    monkeypatch.setattr(_diagonal_gradients, "_in_one_pass", lambda *_: None)
     original = torch.autograd.grad
 
     def count(*args: Any, **kwargs: Any) -> Any:

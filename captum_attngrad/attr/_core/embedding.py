@@ -52,7 +52,7 @@ class Embeddings:
             )
         return given.detach()
 
-    def note(self, given: Any) -> None:
+    def add(self, given: Any) -> None:
         self._given.append(given)
 
 
@@ -63,7 +63,7 @@ def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embe
     seen = Embeddings(type(module).__name__)
 
     def after(_: Module, args: Any, output: Any) -> Tensor | None:
-        seen.note(output)
+        seen.add(output)
         if put_in is None:
             return None
         if torch.is_tensor(output) and output.shape != put_in.shape:
@@ -72,13 +72,13 @@ def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embe
                 f"{tuple(output.shape)} in one forward pass and {tuple(put_in.shape)} "
                 "in another. What it embeds must not depend on the size of the batch."
             )
-        return put_in
+        return put_in.clone()  # a model may write to what it embeds
 
     with hooked(module.register_forward_hook, after):
         yield seen
 
 
-def embeddings_lost() -> RuntimeError:
+def embeddings_off_path() -> RuntimeError:
     return RuntimeError(
         "The score does not depend on the embeddings: no gradient reaches them. "
         "Something on the way was detached or cannot be differentiated, or another "

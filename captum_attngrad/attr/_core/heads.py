@@ -1,4 +1,4 @@
-"""Which heads of which layers count."""
+"""Which heads count."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
-
 Heads = Sequence[Any] | Tensor | None
-Calls = list[list[AttentionCall]]  # the calls of one module, one list per replica
+
+_EXPECTED = (
+    "heads must be a list of indices, or a boolean mask of shape (heads,) or "
+    "(layers, heads)"
+)
 
 
 def checked_heads(heads: Heads) -> Tensor | None:
-    """``heads`` as a tensor: 1-D of integers, or a boolean mask."""
+    """``heads`` as a tensor: 1-D of integers, or a boolean mask.
+
+    Raises:
+        ValueError: if it is neither, or chooses no head.
+    """
     if heads is None:
         return None
     try:
@@ -27,66 +32,31 @@ def checked_heads(heads: Heads) -> Tensor | None:
         if not chosen.any():
             raise ValueError("heads chooses no head: the mask is False everywhere.")
         return chosen
-    whole = not (chosen.is_floating_point() or chosen.is_complex())
-    if chosen.dim() != 1 or not (whole or not chosen.numel()):
+    is_integer = not (chosen.is_floating_point() or chosen.is_complex())
+    if chosen.dim() != 1 or not (is_integer or not chosen.numel()):
         raise ValueError(f"{_EXPECTED}, got {heads!r:.80}.")
     if not chosen.numel():
         raise ValueError("heads chooses no head: the list is empty.")
     return chosen
 
 
-_EXPECTED = (
-    "heads must be a list of indices, or a boolean mask of shape (heads,) or "
-    "(layers, heads)"
-)
+def indices_of_heads(heads: Tensor, layer: str, size: int) -> Tensor:
+    """The chosen heads of a layer, of ``size``, as indices from 0.
 
-
-def grouped(record: AttentionRecord) -> list[tuple[str, Calls]]:
-    """The calls of each attention module, ``(name, one list of calls per replica)``,
-    in the order of ``layer``; within one of its modules, as they run."""
-    first: dict[str, int] = {}
-    for call in record:
-        place = min(call.scopes, default=0)
-        first[call.layer] = min(place, first.get(call.layer, place))
-    return [
-        (name, [[call for call in part if call.layer == name] for part in record.parts])
-        for name in sorted(first, key=first.__getitem__)  # keeps the order of equals
-    ]
-
-
-def heads_of_layers(
-    heads: Tensor | None, layers: list[tuple[str, Calls]]
-) -> dict[str, Tensor | None]:
-    """The indices of the chosen heads of each attention module; None: all of them."""
-    if heads is None:
-        return {name: None for name, _ in layers}
-    is_mask = heads.dtype == torch.bool
-    if is_mask and heads.dim() == 2 and len(heads) != len(layers):
+    Raises:
+        ValueError: if the layer has no such heads.
+    """
+    if heads.dtype == torch.bool:
+        if len(heads) != size:
+            raise ValueError(
+                f"heads is a mask for {len(heads)} heads, and layer {layer!r} has "
+                f"{size}."
+            )
+        return heads.nonzero().squeeze(1)
+    wrong = heads[(heads < -size) | (heads >= size)]
+    if wrong.numel():
         raise ValueError(
-            f"heads is a mask for {len(heads)} layers, and there are {len(layers)}: "
-            f"{', '.join(repr(name) for name, _ in layers)}."
-        )
-    chosen: dict[str, Tensor | None] = {}
-    for i, (name, parts) in enumerate(layers):
-        for size in sorted({call.heads for part in parts for call in part}):
-            if is_mask:
-                mask = heads if heads.dim() == 1 else heads[i]
-                if len(mask) != size:
-                    raise ValueError(
-                        f"heads is a mask for {len(mask)} heads, and layer {name!r} "
-                        f"has {size}."
-                    )
-                chosen[name] = mask.nonzero().squeeze(1)
-            else:
-                chosen[name] = _indices(heads, name, size)
-    return chosen
-
-
-def _indices(heads: Tensor, name: str, size: int) -> Tensor:
-    bad = heads[(heads < -size) | (heads >= size)]
-    if bad.numel():
-        raise ValueError(
-            f"head {int(bad[0])} is out of range: layer {name!r} has {size} heads."
+            f"head {int(wrong[0])} is out of range: layer {layer!r} has {size} heads."
         )
     indices = torch.where(heads < 0, heads + size, heads)
     if indices.unique().numel() < indices.numel():

@@ -28,7 +28,8 @@ from captum_attngrad.capture.calls import (
 
 @dataclass(frozen=True)
 class PairScores:
-    """What the score of a (query, key) pair is made of.
+    """What the score of a (query, key) pair is made of. Calls without influence on the
+    output have scores of 0.
 
     Args:
         multiply (bool): multiply the gradient by the attention weights.
@@ -48,6 +49,8 @@ class PairScores:
     def of_pairs(self, call: AttentionCall, rows: Rows = ALL_ROWS) -> Tensor:
         """``(batch, heads, rows, keys)``, for all query rows, some, or one for each
         example."""
+        if not call.on_path:
+            return zeros(call, call.heads, _number_of_rows(call, rows), call.key_length)
         scores = call.gradient(rows)
         if self.multiply or self.center:
             weights = call.weights(rows)
@@ -60,8 +63,13 @@ class PairScores:
                 scores = scores * weights
         return scores.clamp_min(0) if self.positive_only else scores
 
-    def of_keys(self, call: AttentionCall) -> Tensor:
-        """Summed over all queries, ``(batch, heads, keys)``."""
+    def of_keys(self, call: AttentionCall, rows: Tensor | None = None) -> Tensor:
+        """Summed over all queries, or in one row for each example, ``(batch, heads,
+        keys)``."""
+        if rows is not None:
+            return self.of_pairs(call, rows).squeeze(2)
+        if not call.on_path:
+            return zeros(call, call.heads, call.key_length)
         if not isinstance(call, FusedCall):
             return self.of_pairs(call).sum(dim=2)
         if self.positive_only:
@@ -92,7 +100,7 @@ class PairScores:
 
     def of_queries(self, call: AttentionCall) -> Tensor:
         """Summed over all keys, ``(batch, heads, queries)``."""
-        if not isinstance(call, FusedCall):
+        if not isinstance(call, FusedCall) or not call.on_path:
             return self.of_pairs(call).sum(dim=3)
         if self.positive_only or (self.multiply and self.center):
             parts = [self.of_pairs(call, rows).sum(dim=3) for rows in tiles(call)]
@@ -111,9 +119,15 @@ class PairScores:
 
 
 def zeros(call: AttentionCall, *shape: int) -> Tensor:
-    """Scores of a call that has no influence, ``(batch, *shape)``."""
+    """``(batch, *shape)``, in the dtype of scores."""
     dtype = torch.float64 if call.dtype == torch.float64 else torch.float32
     return torch.zeros(call.batch_size, *shape, dtype=dtype, device=call.device)
+
+
+def _number_of_rows(call: AttentionCall, rows: Rows) -> int:
+    if isinstance(rows, Tensor):
+        return 1
+    return len(range(*rows.indices(call.query_length)))
 
 
 def _row_mean(call: FusedCall, output_gradient: Tensor) -> Tensor:

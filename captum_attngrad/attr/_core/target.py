@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum._utils.common import _select_targets
-from captum._utils.typing import TargetType
 from torch import Tensor
+
+from captum_attngrad._captum import TargetType, selected_outputs
 
 LossFunction = Callable[[Tensor, Any], Tensor]
 
@@ -55,7 +55,7 @@ def target_scores(output: Tensor, target: TargetType, examples: int) -> Tensor:
         raise ValueError(f"{unfit}{error}") from None
     _check_range(output, index)
     try:
-        selected = _select_targets(output, index)
+        selected = selected_outputs(output, index)
     except (AssertionError, IndexError, RuntimeError, TypeError) as error:
         raise ValueError(f"{unfit}{error}") from error
     if selected.dim() and selected[:1].numel() > 1:

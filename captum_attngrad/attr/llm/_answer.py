@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from captum._utils.typing import TokenizerLike
-from captum.attr._core.llm_attr import (
-    DEFAULT_GEN_ARGS,
-    _convert_ids_to_pretty_tokens,
-)
 from torch import Tensor
 from torch.nn import Module
 
+from captum_attngrad._captum import (
+    TokenizerLike,
+    default_generation_arguments,
+    readable_tokens,
+)
 from captum_attngrad.capture._threads import hooked
 
 
@@ -136,7 +136,7 @@ def _generated(model: Any, ids: Tensor, gen_args: dict[str, Any] | None) -> Tens
     if forward and "attention_mask" in inspect.signature(forward).parameters:
         # No token of the prompt is padding, though it may have the same id.
         inputs["attention_mask"] = torch.ones_like(ids)
-    output = generate(**{**inputs, **(gen_args or DEFAULT_GEN_ARGS)})
+    output = generate(**{**inputs, **(gen_args or default_generation_arguments())})
     sequences = getattr(output, "sequences", output)
     answer: Tensor = sequences[0][ids.shape[1] :]
     return answer
@@ -171,7 +171,7 @@ def labels(ids: Tensor, tokenizer: TokenizerLike) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it does what is done below
-            found = _convert_ids_to_pretty_tokens(ids.cpu(), tokenizer)
+            found = readable_tokens(ids.cpu(), tokenizer)
     except (IndexError, NotImplementedError, TypeError):
         found = []
     if len(found) == len(ids):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from captum._utils.typing import TokenizerLike
 from captum.attr import InterpretableInput, TextTemplateInput, TextTokenInput
 from torch import Tensor
+
+from captum_attngrad._captum import TokenizerLike
 
 Span = tuple[int, int]  # characters, from the first to past the last
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Any, Literal
 
 import torch
-from captum._utils.progress import NullProgress, progress
-from captum._utils.typing import TokenizerLike
 from captum.attr import (
     Attribution,
     InterpretableInput,
@@ -20,8 +17,10 @@ from captum.attr import (
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
+from tqdm.auto import tqdm
 
-from captum_attngrad.attr._core.running import uncompiled
+from captum_attngrad._captum import TokenizerLike
+from captum_attngrad.attr._core.surroundings import uncompiled
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.llm._answer import (
@@ -100,7 +99,7 @@ class LLMAttentionGradient(Attribution):
                 f"attention_gradient is {type(attention_gradient).__name__}, expected "
                 "an instance of AttentionGradient, such as AttentionGradient(model)."
             )
-        if attention_gradient._loss_func is not None:
+        if attention_gradient.loss_func is not None:
             raise ValueError(
                 "attention_gradient has a loss_func, but what is explained of a "
                 "language model is chosen with attr_target. Make the "
@@ -232,8 +231,9 @@ class LLMAttentionGradient(Attribution):
         )
 
     def _device(self) -> torch.device:
-        modules = [self.model, *self.attr_method._layers()]
-        for module in modules:
+        layer = self.attr_method.layer
+        layers = [layer] if isinstance(layer, Module) else layer or []
+        for module in (self.model, *layers):
             if isinstance(module, Module):
                 for parameter in module.parameters():
                     return parameter.device
@@ -264,9 +264,9 @@ class LLMAttentionGradient(Attribution):
         if size is None:
             size = max(1, _TOKENS_PER_PASS // text.shape[1])
         chunks = places.split(size)
-        bar: Any = progress if show_progress else NullProgress
         rows: list[tuple[Tensor, Tensor]] = []
-        for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
+        description = f"{self.get_name()} attribution"
+        for chunk in tqdm(chunks, desc=description, disable=not show_progress):
             # The last of the positions that predict is that before the last token.
             upto = text[:, : length + int(chunk[-1])]
             rows.append(self._pass(upto, length + chunk - 1, answer[chunk], query))
@@ -279,9 +279,7 @@ class LLMAttentionGradient(Attribution):
         """``(copies, keys)`` scores and ``(copies,)`` log-probabilities: copy i of the
         text for token i, which is predicted at a position of its own."""
         loss = TokenLoss(text.shape[1] - 1 - predicting, self.attr_target == "logit")
-        # A shallow copy, so that the caller's instance stays as it is.
-        method = copy(self.attr_method)
-        method._loss_func = loss
+        method = self.attr_method.with_loss_func(loss)
         copies = text.expand(len(tokens), -1)
         rows = None if query is None else _query_rows(query, predicting)
         with last_logits_only(self.model, loss.positions):

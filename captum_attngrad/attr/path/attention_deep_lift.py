@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from captum._utils.typing import BaselineType, TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import AttentionGradientAttribution, Inputs
+from captum_attngrad._captum import BaselineType, TargetType
+from captum_attngrad.attr._core.base import AttentionGradientAttribution
 from captum_attngrad.attr._core.embedding import (
     check_embedding,
     check_keys_are_tokens,
-    embeddings_lost,
-    embeddings_of,
+    embeddings_off_path,
 )
-from captum_attngrad.attr._core.running import uncompiled
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs
+from captum_attngrad.attr._core.run import Run, Runner, gradients
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import whole_number
+from captum_attngrad.attr.path._baselines import inputs_and_baselines
+from captum_attngrad.attr.path._embedding_path import embedded_pair, joint_scores
 from captum_attngrad.attr.path._multipliers import Secants
-from captum_attngrad.attr.path._points import both_ends, path_points
-from captum_attngrad.attr.path.joint_integrated_gradients import (
-    JointIntegratedGradients,
-)
+from captum_attngrad.attr.path._points import AttentionPath, Given, path_points
 from captum_attngrad.capture._interventions import Hold
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
@@ -104,9 +102,6 @@ class AttentionDeepLift(AttentionGradientAttribution):
         """
         super().__init__(forward_func, layer, device_ids, loss_func=loss_func)
         self._embedding = check_embedding(embedding)
-        self._joint = JointIntegratedGradients(
-            forward_func, layer, device_ids, embedding=embedding, loss_func=loss_func
-        )
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -175,70 +170,84 @@ class AttentionDeepLift(AttentionGradientAttribution):
             >>> attributions = method.attribute(input_ids, masked, target=1)
         """
         joint_steps = whole_number("joint_steps", joint_steps, 0)
-        formatted, begin = both_ends(inputs, baselines)
-        given = formatted, target, additional_forward_args
+        ends, starts = inputs_and_baselines(inputs, baselines)
+        further = target, additional_forward_args
+        runner, embedding = self._runner(), self._embedding
         secants = Secants()
-        plain = self._joint._plain
-        before, masked, _ = plain(begin, *given[1:], inside=secants.noting())
-        record, text, _ = plain(*given, inside=secants.comparing())
-        _check_kinds(record)
-        if [call.place for call in before] != [call.place for call in record]:
-            raise RuntimeError(
-                f"The model made {len(record)} attention calls on the inputs and "
-                f"{len(before)} on the baselines, or in another order: it must make "
-                "the same for both."
+        run_of_baselines, run = (
+            runner.run(
+                given,
+                *further,
+                graph=False,
+                embedding=embedding,
+                surroundings=surroundings,
             )
-        held = {one.place: (one, two) for one, two in zip(before, record, strict=True)}
-        multipliers = self._multipliers(given, secants, Hold(held), record, text)
-        ends = self._joint._ends(masked, text, begin, formatted, given[2])
-        scores = (multipliers * (text - masked)).sum(dim=-1).transpose(0, ends.dim)
+            for given, surroundings in (
+                (starts, secants.noting),
+                (ends, secants.comparing),
+            )
+        )
+        _check_kinds(run.record)
+        _check_same_calls(run_of_baselines.record, run.record)
+        pairs = zip(run_of_baselines.record, run.record, strict=True)
+        hold = Hold({one.place: (one, two) for one, two in pairs})
+        given = ends, *further
+        multipliers = self._multipliers(runner, given, secants, hold, run)
+        pair = embedded_pair(
+            runner,
+            embedding,
+            (starts, run_of_baselines),
+            (ends, run),
+            additional_forward_args,
+        )
+        change = pair.inputs - pair.baselines
+        scores = (multipliers.transpose(0, pair.batch_dim) * change).sum(dim=-1)
         if joint_steps:
-            check_keys_are_tokens(record, ends.text)
-            points = path_points(joint_steps, "gausslegendre", None)
-            joint = self._joint._along(points, given, record, ends)
-            scores = (scores + joint) / 2
-        return (scores,) if isinstance(inputs, tuple) else scores
+            check_keys_are_tokens(run.record, pair.inputs)
+            path = AttentionPath(runner, given, run.record)
+            points = path_points(joint_steps, "gausslegendre")
+            scores = (scores + joint_scores(path, embedding, pair, points)) / 2
+        return like_inputs(scores, inputs)
 
     def _multipliers(
-        self,
-        given: tuple[Inputs, TargetType, object | None],
-        secants: Secants,
-        hold: Hold,
-        record: AttentionRecord,
-        text: Tensor,
+        self, runner: Runner, given: Given, secants: Secants, hold: Hold, run: Run
     ) -> Tensor:
-        """What each number in the embeddings is multiplied with."""
+        """What each number in the embeddings is multiplied by. The calls of ``run``
+        know from now on whether they are on the path."""
         inputs, target, additional_forward_args = given
-        with self._running(inputs, additional_forward_args) as (layers, arguments):
-            vectors = text.clone().requires_grad_()
-            recorder = self._recorder(layers, intervention=hold)
-            with (
-                embeddings_of(uncompiled(self._embedding), put_in=vectors),
-                secants.applying(),
-            ):
-                score = self._score(recorder, arguments, target)
-            multipliers = _gradients(score, vectors, hold, record)
-        self._check_on_path(record, layers)
+        with runner.open(
+            inputs,
+            additional_forward_args,
+            runner.score_of(target, inputs),
+            graph=True,
+            intervention=hold,
+            embedding=self._embedding,
+            put_in=run.embeddings,
+            surroundings=secants.applying,
+        ) as opened:
+            multipliers: Tensor | None = None
+            if opened.score.requires_grad:
+                *found, multipliers = gradients(
+                    opened.score.sum(),
+                    [*hold.given.values(), opened.vectors],
+                    keep_graph=False,
+                )
+                by_call = dict(zip(hold.given, found, strict=True))
+                for call in run.record:
+                    call.set_gradients([by_call.get(call.place)])
+        runner.check_on_path(run.record)
         if multipliers is None:
-            raise embeddings_lost()
+            raise embeddings_off_path()
         return multipliers
 
 
-def _gradients(
-    score: Tensor, vectors: Tensor, hold: Hold, record: AttentionRecord
-) -> Tensor | None:
-    """The gradient by the vectors, None where the score does not depend on them. The
-    calls know from now on whether they are on the path."""
-    if not score.requires_grad:
-        return None
-    given = hold.given
-    gradients = torch.autograd.grad(
-        score.sum(), [*given.values(), vectors], allow_unused=True
-    )
-    by_place = dict(zip(given, gradients, strict=False))
-    for call in record:
-        call.set_gradients([by_place.get(call.place)])
-    return gradients[-1]
+def _check_same_calls(baselines: AttentionRecord, inputs: AttentionRecord) -> None:
+    if [call.place for call in baselines] != [call.place for call in inputs]:
+        raise RuntimeError(
+            f"The model made {len(inputs)} attention calls on the inputs and "
+            f"{len(baselines)} on the baselines, or in another order: it must make the "
+            "same for both."
+        )
 
 
 def _check_kinds(record: AttentionRecord) -> None:

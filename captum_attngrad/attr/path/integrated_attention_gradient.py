@@ -3,56 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-from captum._utils.common import _format_inputs
-from captum._utils.progress import NullProgress, progress
-from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import (
-    AttentionGradientAttribution,
-    Inputs,
-    repeated,
+from captum_attngrad._captum import TargetType
+from captum_attngrad.attr._core.base import AttentionGradientAttribution
+from captum_attngrad.attr._core.heads import Heads
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import (
+    check_same_keys,
+    layer_calls,
+    total_over_layers,
 )
-from captum_attngrad.attr._core.heads import Heads, grouped, heads_of_layers, select
-from captum_attngrad.attr._core.queries import (
-    Query,
-    check_keys,
-    checked_query,
-    join,
-    sum_over_calls,
-)
-from captum_attngrad.attr._core.reductions import PairScores, zeros
+from captum_attngrad.attr._core.queries import Query, checked_query
+from captum_attngrad.attr._core.reductions import PairScores
+from captum_attngrad.attr._core.run import Run
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
+from captum_attngrad.attr.path._baselines import sums_of_examples
 from captum_attngrad.attr.path._points import (
+    AttentionPath,
+    Given,
     Point,
-    check_same_calls,
     check_steps,
-    in_chunks,
     path_points,
-    scaled_with,
-    sums_of_examples,
-    weighted_with,
 )
-from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
 
 _SCORES = PairScores(multiply=True)
-
-
-class _Plain(NamedTuple):
-    """What the forward pass with full attention tells about the model."""
-
-    places: list[int]  # of the attention calls
-    record: AttentionRecord
-    scores: Tensor
 
 
 class IntegratedAttentionGradient(AttentionGradientAttribution):
@@ -217,38 +199,29 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
         """
         check_steps(n_steps, method)
         internal_batch_size = checked_batch_size(internal_batch_size)
-        examples = len(_format_inputs(inputs)[0])
-        plain = self._plain_pass(inputs, target, additional_forward_args)
+        given = inputs, target, additional_forward_args
+        full, path = self._full_attention(given)
+        query = checked_query(query, number_of_examples(inputs))
+
+        def at(chunk: list[Point]) -> tuple[Tensor, ...]:
+            run = path.runner.run(
+                *path.repeated(chunk), graph=True, intervention=path.scale(chunk)
+            )
+            path.check_same_calls(run.record)
+            return self._sums(run, query, path.weights(chunk), len(chunk))
+
         together = self._scale == "together"
-        points = path_points(n_steps, method, None if together else plain.places)
-        query = checked_query(query, examples)
-        total: Tensor | None = None
-        complete: Tensor | None = None
-        where = None
-        if len(points) > 1:
-            where = self._example_dimensions(
-                plain.record, inputs, additional_forward_args
-            )
-        chunks = in_chunks(points, examples, internal_batch_size, where is None)
-        bar: Any = progress if show_progress else NullProgress
-        for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
-            record = self._record(
-                *repeated(inputs, target, additional_forward_args, len(chunk)),
-                value_gradients=True,
-                intervention=scaled_with(chunk, plain.places, examples, where),
-            )
-            check_same_calls(record, plain.places)
-            weights = weighted_with(chunk, plain.places, examples)
-            scores, sums = self._sum(record, query, weights, len(chunk))
-            total = scores if total is None else total + scores.to(total.device)
-            complete = sums if complete is None else complete + sums.to(complete.device)
-        assert total is not None
-        assert complete is not None
-        result = (total,) if isinstance(inputs, tuple) else total
+        total, complete = path.integrate(
+            path_points(n_steps, method, None if together else path.calls),
+            at,
+            internal_batch_size,
+            f"{self.get_name()} attribution",
+            show_progress,
+        )
+        result = like_inputs(total, inputs)
         if not return_convergence_delta:
             return result
-        due = self._due(plain, inputs, target, additional_forward_args)
-        return result, complete - due.to(complete)
+        return result, complete - self._expected_sum(full, path).to(complete)
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def compute_convergence_delta(
@@ -282,96 +255,42 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
                 "out, or use attribute(..., return_convergence_delta=True), which "
                 "counts all heads in the delta."
             )
-        total = sums_of_examples(attributions, len(_format_inputs(inputs)[0]))
-        plain = self._plain_pass(inputs, target, additional_forward_args)
-        due = self._due(plain, inputs, target, additional_forward_args)
-        return total - due.to(total)
+        total = sums_of_examples(attributions, number_of_examples(inputs))
+        full, path = self._full_attention((inputs, target, additional_forward_args))
+        return total - self._expected_sum(full, path).to(total)
 
-    def _plain_pass(
-        self, inputs: Inputs, target: TargetType, additional_forward_args: object | None
-    ) -> _Plain:
-        """Full attention: which calls there are, and the score."""
-        record, scores = self._scores_without_graph(
-            inputs, target, additional_forward_args
-        )
-        check_keys(grouped(record))
-        places = [call.place for call in record.parts[0]]
-        return _Plain(places, record, scores)
+    def _full_attention(self, given: Given) -> tuple[Run, AttentionPath]:
+        """The end of the path."""
+        runner = self._runner()
+        full = runner.run(*given, graph=False)
+        check_same_keys(layer_calls(full.record))
+        return full, AttentionPath(runner, given, full.record)
 
-    def _scores_without_graph(
-        self,
-        inputs: Inputs,
-        target: TargetType,
-        additional_forward_args: object | None,
-        intervention: Intervention | None = None,
-    ) -> tuple[AttentionRecord, Tensor]:
-        with self._running(inputs, additional_forward_args) as (layers, arguments):
-            recorder = self._recorder(layers, intervention=intervention)
-            with torch.no_grad():
-                scores = self._score(recorder, arguments, target)
-            return self._finished(recorder, layers, arguments), scores
-
-    def _due(
-        self,
-        plain: _Plain,
-        inputs: Inputs,
-        target: TargetType,
-        additional_forward_args: object | None,
-    ) -> Tensor:
+    def _expected_sum(self, full: Run, path: AttentionPath) -> Tensor:
         """What the scores of all calls must sum to, ``(batch,)``."""
-        scaled = [None] if self._scale == "together" else plain.places
-        examples = len(plain.scores)
-        total = torch.zeros_like(plain.scores)
-        for place in scaled:
-            off = scaled_with([Point(0.0, 0.0, place)], plain.places, examples)
-            _, without = self._scores_without_graph(
-                inputs, target, additional_forward_args, off
-            )
-            total = total + plain.scores - without
+        total = torch.zeros_like(full.score)
+        for call in [None] if self._scale == "together" else path.calls:
+            off = path.scale([Point(0.0, 0.0, call)])
+            without = path.runner.run(*path.given, graph=False, intervention=off)
+            total = total + full.score - without.score
         return total
 
-    def _sum(
-        self,
-        record: AttentionRecord,
-        query: Query,
-        weights: dict[int, Tensor],
-        points: int,
+    def _sums(
+        self, run: Run, query: Query, weights: dict[int, Tensor], points: int
     ) -> tuple[Tensor, Tensor]:
-        """This chunk's part of the integral: ``(batch, keys)`` for the chosen heads
-        and queries, and ``(batch,)`` for all of them."""
-        layers = grouped(record)
-        heads = heads_of_layers(self._heads, layers)
+        """Some points' part of the integral: ``(batch, keys)`` for the chosen heads and
+        queries, and ``(batch,)`` for all of them."""
+
+        def of_call(call: AttentionCall, rows: Tensor | None) -> Tensor:
+            # sum_q A_qk ds/d(alpha A_qk). With alpha v as the values of a fused call,
+            # their gradient gives it at alpha = 0 too.
+            scores = _SCORES.of_keys(call, rows)
+            return scores * weights[call.place].to(scores)[:, None, None]
+
         rows = query.repeat(points) if isinstance(query, Tensor) else query
-        chosen: Tensor | None = None
-        every: Tensor | None = None
-        for name, parts in layers:
-            of_call = partial(_scores_of_call, weights, None)
-            whole = join(sum_over_calls(name, parts, None, of_call))
-            some = whole
-            if heads[name] is not None or query is not None:
-                of_call = partial(_scores_of_call, weights, heads[name])
-                some = join(sum_over_calls(name, parts, rows, of_call))
-            chosen = some if chosen is None else chosen + some.to(chosen.device)
-            every = whole if every is None else every + whole.to(every.device)
-        assert chosen is not None
-        assert every is not None
+        every = total_over_layers(layer_calls(run.record), of_call)
+        chosen = every
+        if self._heads is not None or query is not None:
+            chosen = total_over_layers(self._layer_calls(run.record), of_call, rows)
         chosen = chosen.unflatten(0, (points, -1)).sum(dim=0)
         return chosen, every.sum(dim=1).view(points, -1).sum(dim=0)
-
-
-def _scores_of_call(
-    weights: dict[int, Tensor],
-    heads: Tensor | None,
-    call: AttentionCall,
-    rows: Tensor | None,
-) -> Tensor:
-    """``sum_q A_qk ds/d(alpha A_qk)`` of one call, times the weight of each point. With
-    alpha v as the values of a fused call, their gradient gives it at alpha = 0 too."""
-    if not call.on_path:
-        return zeros(call, call.key_length)
-    if rows is None:
-        scores = _SCORES.of_keys(call)
-    else:
-        scores = _SCORES.of_pairs(call, rows).squeeze(2)
-    scores = select(scores, heads).sum(dim=1)
-    return scores * weights[call.place].to(scores).unsqueeze(1)

@@ -3,55 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from captum._utils.progress import NullProgress, progress
-from captum._utils.typing import BaselineType, TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import (
-    AttentionGradientAttribution,
-    Inputs,
-    repeated,
-)
+from captum_attngrad._captum import BaselineType, TargetType
+from captum_attngrad.attr._core.base import AttentionGradientAttribution
 from captum_attngrad.attr._core.embedding import (
     check_embedding,
     check_keys_are_tokens,
-    embeddings_lost,
-    embeddings_of,
 )
-from captum_attngrad.attr._core.embedding_layout import batch_dimension
-from captum_attngrad.attr._core.reductions import PairScores
-from captum_attngrad.attr._core.running import uncompiled
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
-from captum_attngrad.attr.path._points import (
-    Point,
-    both_ends,
-    check_same_calls,
-    check_steps,
-    in_chunks,
-    path_points,
-    scaled_with,
+from captum_attngrad.attr.path._baselines import (
+    inputs_and_baselines,
     sums_of_examples,
 )
-from captum_attngrad.capture._interventions import Intervention
-from captum_attngrad.capture._layout import ExampleDimension
-from captum_attngrad.capture.recorder import AttentionRecord
-
-_SCORES = PairScores(multiply=True)
-
-
-class Ends(NamedTuple):
-    """The embeddings that a path goes between, ``(batch, tokens, features)``."""
-
-    masked: Tensor
-    text: Tensor
-    dim: int  # of the examples in the layout of the model, 0 or 1
+from captum_attngrad.attr.path._embedding_path import embedded_pair, joint_scores
+from captum_attngrad.attr.path._points import (
+    AttentionPath,
+    Point,
+    check_steps,
+    path_points,
+)
 
 
 class JointIntegratedGradients(AttentionGradientAttribution):
@@ -217,24 +194,36 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         """
         check_steps(n_steps, method)
         internal_batch_size = checked_batch_size(internal_batch_size)
-        formatted, begin = both_ends(inputs, baselines)
-        record, text, score = self._plain(formatted, target, additional_forward_args)
-        masked = self._plain(begin, target, additional_forward_args)[1]
-        ends = self._ends(masked, text, begin, formatted, additional_forward_args)
-        check_keys_are_tokens(record, ends.text)
-        total = self._along(
-            path_points(n_steps, method, None),
-            (formatted, target, additional_forward_args),
-            record,
-            ends,
-            internal_batch_size,
-            progress if show_progress else NullProgress,
+        ends, starts = inputs_and_baselines(inputs, baselines)
+        further = target, additional_forward_args
+        runner = self._runner()
+        run, run_of_baselines = (
+            runner.run(given, *further, graph=False, embedding=self._embedding)
+            for given in (ends, starts)
         )
-        result = (total,) if isinstance(inputs, tuple) else total
+        pair = embedded_pair(
+            runner,
+            self._embedding,
+            (starts, run_of_baselines),
+            (ends, run),
+            additional_forward_args,
+        )
+        check_keys_are_tokens(run.record, pair.inputs)
+        path = AttentionPath(runner, (ends, *further), run.record)
+        total = joint_scores(
+            path,
+            self._embedding,
+            pair,
+            path_points(n_steps, method),
+            internal_batch_size,
+            f"{self.get_name()} attribution",
+            show_progress,
+        )
+        result = like_inputs(total, inputs)
         if not return_convergence_delta:
             return result
-        start = self._start(begin, target, additional_forward_args, record)
-        return result, total.sum(dim=1) - (score - start).to(total)
+        start = self._score_at_start(path, starts)
+        return result, total.sum(dim=1) - (run.score - start).to(total)
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def compute_convergence_delta(
@@ -265,175 +254,18 @@ class JointIntegratedGradients(AttentionGradientAttribution):
         Raises:
             ValueError: attributions of other examples; and as :meth:`attribute`.
         """
-        formatted, begin = both_ends(end_point, start_point)
-        total = sums_of_examples(attributions, len(formatted[0]))
-        record, _, score = self._plain(formatted, target, additional_forward_args)
-        start = self._start(begin, target, additional_forward_args, record)
-        return total - (score - start).to(total)
+        ends, starts = inputs_and_baselines(end_point, start_point)
+        total = sums_of_examples(attributions, len(ends[0]))
+        runner = self._runner()
+        given = ends, target, additional_forward_args
+        run = runner.run(*given, graph=False, embedding=self._embedding)
+        path = AttentionPath(runner, given, run.record)
+        return total - (run.score - self._score_at_start(path, starts)).to(total)
 
-    def _start(
-        self,
-        begin: tuple[Tensor, ...],
-        target: TargetType,
-        additional_forward_args: object | None,
-        record: AttentionRecord,
-    ) -> Tensor:
-        """The score where the path starts: baselines, and no attention."""
-        places = [call.place for call in record]
-        without = scaled_with([Point(0.0, 0.0, None)], places, len(begin[0]))
-        return self._plain(begin, target, additional_forward_args, without)[2]
-
-    def _plain(
-        self,
-        inputs: tuple[Tensor, ...],
-        target: TargetType,
-        additional_forward_args: object | None,
-        intervention: Intervention | None = None,
-        inside: AbstractContextManager[None] | None = None,
-    ) -> tuple[AttentionRecord, Tensor, Tensor]:
-        """A forward pass without autograd: the attention calls, the embeddings (as
-        the model lays them out) and the score. It runs inside a context, if there is
-        one."""
-        with self._running(inputs, additional_forward_args) as (layers, arguments):
-            recorder = self._recorder(layers, intervention=intervention)
-            with (
-                torch.no_grad(),
-                inside or nullcontext(),
-                embeddings_of(uncompiled(self._embedding)) as embeddings,
-            ):
-                score = self._score(recorder, arguments, target)
-            record = self._finished(recorder, layers, arguments)
-        if len(record.parts) > 1:
-            raise NotImplementedError(
-                "Replicas of a model on several devices cannot be explained along a "
-                "path of embeddings. Pass the model itself (data_parallel.module)."
-            )
-        return record, embeddings.given, score
-
-    def _ends(
-        self,
-        masked: Tensor,
-        text: Tensor,
-        begin: tuple[Tensor, ...],
-        inputs: tuple[Tensor, ...],
-        additional_forward_args: object | None,
-    ) -> Ends:
-        """The embeddings of baselines and inputs, batch first."""
-        if masked.shape != text.shape:
-            raise ValueError(
-                f"The baselines have embeddings of shape {tuple(masked.shape)}, and "
-                f"the inputs of {tuple(text.shape)}: they must have the same tokens "
-                "and features."
-            )
-
-        def embedded(inputs: Inputs, arguments: object | None) -> Tensor:
-            with (
-                self._running(inputs, arguments) as (_, all_arguments),
-                embeddings_of(uncompiled(self._embedding)) as embeddings,
-                torch.no_grad(),
-            ):
-                uncompiled(self.forward_func)(*all_arguments)
-            return embeddings.given
-
-        def doubled() -> Tensor:
-            both, _, arguments = repeated(inputs, None, additional_forward_args, 2)
-            return embedded(both, arguments)
-
-        dim = batch_dimension(
-            type(uncompiled(self._embedding)).__name__,
-            text,
-            inputs,
-            begin,
-            lambda changed: embedded(changed, additional_forward_args),
-            doubled,
-        )
-        return Ends(masked.transpose(0, dim), text.transpose(0, dim), dim)
-
-    def _along(
-        self,
-        points: list[Point],
-        arguments: tuple[Inputs, TargetType, object | None],
-        record: AttentionRecord,
-        ends: Ends,
-        internal_batch_size: int | None = None,
-        bar: Any = NullProgress,
-    ) -> Tensor:
-        """The sum over the points of a path between the embeddings ``ends``, for a
-        model whose attention calls are those of ``record``."""
-        places = [call.place for call in record]
-        total: Tensor | None = None
-        where = None
-        if len(points) > 1:
-            where = self._example_dimensions(record, arguments[0], arguments[2])
-        chunks = in_chunks(points, len(ends.text), internal_batch_size, where is None)
-        for chunk in bar(chunks, desc=f"{self.get_name()} attribution"):
-            of_points = repeated(*arguments, len(chunk))
-            scores = self._at(chunk, places, where, ends, of_points)
-            total = scores if total is None else total + scores
-        assert total is not None
-        return total
-
-    def _at(
-        self,
-        chunk: list[Point],
-        places: list[int],
-        where: dict[int, ExampleDimension] | None,
-        ends: Ends,
-        of_points: tuple[Inputs, TargetType, object | None],
-    ) -> Tensor:
-        """What these points of the path add to the scores, ``(batch, tokens)``."""
-        inputs, target, additional_forward_args = of_points
-        masked, change = ends.masked, ends.text - ends.masked
-        scale = scaled_with(chunk, places, len(masked), where)
-        with self._running(inputs, additional_forward_args) as (layers, arguments):
-            # Made in here, where inference_mode is off: its tensors take no gradients.
-            vectors = torch.cat([masked + point.factor * change for point in chunk])
-            vectors.requires_grad_()
-            recorder = self._recorder(layers, value_gradients=True, intervention=scale)
-            put_in = vectors.transpose(0, ends.dim).contiguous()
-            with embeddings_of(uncompiled(self._embedding), put_in=put_in):
-                score = self._score(recorder, arguments, target)
-            record = self._finished(recorder, layers, arguments)
-            (gradient,) = record.compute_gradients(score, [vectors])
-        check_same_calls(record, places)
-        self._check_on_path(record, layers)
-        if gradient is None:
-            raise embeddings_lost()
-        scores = (gradient * change.repeat(len(chunk), 1, 1)).sum(dim=-1)
-        for call in record:
-            if call.on_path:
-                scores = scores + _SCORES.of_keys(call).sum(dim=1).to(scores)
-        weights = torch.tensor([p.weight for p in chunk], dtype=torch.float64)
-        weights = weights.to(scores)
-        return torch.einsum("p,pbk->bk", weights, scores.unflatten(0, (len(chunk), -1)))
-
-
-def log_odds(logits: Tensor) -> Tensor:
-    r"""
-    The log-odds of each class, :math:`\log p_c - \log (1 - p_c)`: a score that, unlike
-    a probability, does not flatten where the model is sure, and, unlike a logit, does
-    not move when a constant is added to all logits.
-
-    Args:
-        logits (Tensor): ``(..., classes)``, at least two classes.
-
-    Returns:
-        *Tensor* of the shape of ``logits``.
-
-    Raises:
-        ValueError: if there are fewer than two classes.
-
-    Examples::
-
-        >>> log_odds(torch.tensor([[2.0, 0.5]]))
-        tensor([[ 1.5000, -1.5000]])
-    """
-    classes = logits.shape[-1] if logits.dim() else 0
-    if classes < 2:
-        raise ValueError(
-            f"log_odds needs logits (..., classes) of at least two classes, got shape "
-            f"{tuple(logits.shape)}. For one logit it is the logit itself."
-        )
-    own = torch.eye(classes, dtype=torch.bool, device=logits.device)
-    others = logits.unsqueeze(-2).masked_fill(own, -torch.inf).logsumexp(dim=-1)
-    return logits - others
+    @staticmethod
+    def _score_at_start(path: AttentionPath, starts: tuple[Tensor, ...]) -> Tensor:
+        """The score of the baselines without attention."""
+        off = path.scale([Point(0.0, 0.0)])
+        _, target, arguments = path.given
+        run = path.runner.run(starts, target, arguments, graph=False, intervention=off)
+        return run.score

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.attr._core.heads import select
+from captum_attngrad.attr._core.layer_calls import mean_over_heads
 from captum_attngrad.attr._core.products import tiles, transposed_attention
 from captum_attngrad.attr._core.reductions import PairScores, zeros
 from captum_attngrad.capture.calls import AttentionCall, FusedCall, widened
@@ -32,9 +33,8 @@ class MeanRelevance:
             yield rows, self._mean(call, pairs.of_pairs(call, rows))
 
     def _mean(self, call: AttentionCall, scores: Tensor) -> Tensor:
-        """Over the chosen heads; 0 if there are none."""
-        chosen = select(scores, self.heads[call.layer])
-        return chosen.sum(dim=1) / max(1, chosen.shape[1])
+        """Over the chosen heads."""
+        return mean_over_heads(select(scores, self.heads[call.layer]))
 
     def row_times(self, rows: Tensor, call: AttentionCall) -> Tensor:
         """``r^T Abar``, ``(batch, queries)`` to ``(batch, keys)``."""
@@ -53,8 +53,6 @@ class MeanRelevance:
 
     def matrix(self, call: AttentionCall) -> Tensor:
         """``Abar`` itself, ``(batch, queries, keys)``."""
-        if not call.on_path:
-            return zeros(call, call.query_length, call.key_length)
         return torch.cat([block for _, block in self._blocks(call)], dim=1)
 
 
@@ -94,11 +92,11 @@ class _Sequence:
     def attended(self, to: _Sequence, relevance: Tensor) -> tuple[Tensor, Tensor]:
         """Rules 10 and 11: what attention to the other sequence adds to ``other`` and
         to ``own``."""
-        mixed = _normalised(self.own).mT @ relevance @ _normalised(to.own)
+        mixed = _normalized(self.own).mT @ relevance @ _normalized(to.own)
         return mixed, relevance @ to.other
 
 
-def _normalised(own: Tensor) -> Tensor:
+def _normalized(own: Tensor) -> Tensor:
     """Rules 8 and 9: what self-attention has added to the identity, each row summing
     to 1 (in absolute value where entries are signed). A row to which nothing has been
     added stays as it is."""

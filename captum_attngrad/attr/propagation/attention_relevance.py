@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import AttentionGradientAttribution, Inputs
-from captum_attngrad.attr._core.heads import Heads, grouped, heads_of_layers
-from captum_attngrad.attr._core.queries import Query, checked_query, join
-from captum_attngrad.attr._core.running import uncompiled
+from captum_attngrad._captum import TargetType
+from captum_attngrad.attr._core.base import AttentionGradientAttribution
+from captum_attngrad.attr._core.heads import Heads
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import join, with_queries
+from captum_attngrad.attr._core.queries import Query, checked_query
+from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.attr._core.target import LossFunction
-from captum_attngrad.attr.propagation._consecutive import (
+from captum_attngrad.attr.propagation._self_attention import (
     check_sequence,
+    propagated,
     row_vector,
-    with_query,
 )
 from captum_attngrad.attr.propagation._update_rules import (
     MeanRelevance,
@@ -138,9 +140,9 @@ class AttentionRelevance(AttentionGradientAttribution):
                 "cross_layer too, the layers in which the first attends to it."
             )
         self._roles = [
-            *((1, 1, module) for module in _listed(context_layer)),
-            *((0, 1, module) for module in _listed(cross_layer)),
-            *((1, 0, module) for module in _listed(cross_back_layer)),
+            *((1, 1, module) for module in _as_list(context_layer)),
+            *((0, 1, module) for module in _as_list(cross_layer)),
+            *((1, 0, module) for module in _as_list(cross_back_layer)),
         ]
         self._signed = signed
 
@@ -210,46 +212,40 @@ class AttentionRelevance(AttentionGradientAttribution):
             ... )
             >>> of_target, of_source = relevance.attribute((source, target), query=-1)
         """
-        record = self._record(
-            inputs, target, additional_forward_args, value_gradients=False
+        run = self._runner().run(
+            inputs, target, additional_forward_args, graph=True, value_gradients=False
         )
-        heads = heads_of_layers(self._heads, grouped(record))
+        layers = self._layer_calls(run.record)
+        heads = {layer.name: layer.heads for layer in layers}
         relevance = MeanRelevance(self._signed, heads)
-        examples = sum(part[0].batch_size for part in record.parts)
-        query = checked_query(query, examples, masks=True)
+        query = checked_query(query, number_of_examples(inputs), masks=True)
         if self._roles:
-            return self._of_two_sequences(record, relevance, query)
-        check_sequence(record, "Relevance")
-        parts = []
-        for calls, part in with_query(record, query):
-            rows = row_vector(calls[-1], part)
-            for call in reversed(calls):
-                rows = rows.to(call.device)
-                rows = rows + relevance.row_times(rows, call).to(rows.dtype)
-            parts.append(rows)
-        total = join(parts)
-        return (total,) if isinstance(inputs, tuple) else total
+            return self._of_two_sequences(run.record, relevance, query)
+        check_sequence(run.record, "Relevance")
+
+        def through(rows: Tensor, call: AttentionCall) -> Tensor:
+            return rows + relevance.row_times(rows, call).to(rows.dtype)
+
+        return like_inputs(propagated(run.record, query, through), inputs)
 
     def _layers(self) -> list[Module]:
-        others = (uncompiled(module) for _, _, module in self._roles)
-        return [*super()._layers(), *others]
+        return [*super()._layers(), *(module for _, _, module in self._roles)]
 
-    def _check_on_path(self, record: AttentionRecord, layers: list[Module]) -> None:
+    def _runner(self, **options: Any) -> Runner:
         if self._roles:
             # With two sequences the last layers of one of them often have no effect.
-            self._check_some_on_path(record)
-        else:
-            super()._check_on_path(record, layers)
+            options = {"needs_every_layer": False, **options}
+        return super()._runner(**options)
 
     def _of_two_sequences(
         self, record: AttentionRecord, relevance: MeanRelevance, query: Query
     ) -> tuple[Tensor, Tensor]:
         own, context = [], []
-        for calls, part in with_query(record, query):
+        for calls, chosen in with_queries(record.parts, query):
             steps = self._steps(calls)
             of_own, of_context = relevance_of_two(steps, relevance)
-            chosen = next((s.call for s in steps if s.queries == 0), calls[0])
-            rows = row_vector(chosen, part).unsqueeze(1)
+            call = next((s.call for s in steps if s.queries == 0), calls[0])
+            rows = row_vector(call, chosen).unsqueeze(1)
             own.append((rows @ of_own).squeeze(1))
             context.append((rows @ of_context).squeeze(1))
         return join(own), join(context)
@@ -292,7 +288,7 @@ def _lengths(
     return own, context
 
 
-def _listed(layers: _Layers) -> list[Module]:
+def _as_list(layers: _Layers) -> list[Module]:
     if layers is None:
         return []
     return [layers] if isinstance(layers, Module) else list(layers)

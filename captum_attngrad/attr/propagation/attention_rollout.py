@@ -6,20 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum._utils.typing import TargetType
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import AttentionAttribution, Inputs
-from captum_attngrad.attr._core.heads import Heads, grouped, heads_of_layers, select
+from captum_attngrad._captum import TargetType
+from captum_attngrad.attr._core.base import AttentionAttribution
+from captum_attngrad.attr._core.heads import Heads, select
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import mean_over_heads
 from captum_attngrad.attr._core.products import transposed_attention
-from captum_attngrad.attr._core.queries import Query, checked_query, join
-from captum_attngrad.attr.propagation._consecutive import (
+from captum_attngrad.attr._core.queries import Query, checked_query
+from captum_attngrad.attr.propagation._self_attention import (
     check_sequence,
-    row_vector,
-    with_query,
+    propagated,
 )
+from captum_attngrad.capture.calls import AttentionCall
 
 
 class AttentionRollout(AttentionAttribution):
@@ -83,9 +85,11 @@ class AttentionRollout(AttentionAttribution):
         """
         super().__init__(forward_func, layer, device_ids, heads=heads)
         given: Any = residual
-        number = isinstance(given, (int, float)) and not isinstance(given, bool)
-        if not number or not 0 <= residual <= 1:
-            raise ValueError(f"residual is a share from 0 to 1, got {residual!r}.")
+        is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+        if not is_number or not 0 <= residual <= 1:
+            raise ValueError(
+                f"residual={residual!r:.80}: expected a share, a number from 0 to 1."
+            )
         self._residual = residual
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
@@ -135,21 +139,17 @@ class AttentionRollout(AttentionAttribution):
             >>> # Where the CLS token of the last layer has its content from, (N, L)
             >>> attributions = AttentionRollout(model).attribute(input_ids, query=0)
         """
-        record = self._record_forward(inputs, additional_forward_args)
+        record = self._runner().record(inputs, additional_forward_args)
         check_sequence(record, "Rollout")
-        heads = heads_of_layers(self._heads, grouped(record))
-        examples = sum(part[0].batch_size for part in record.parts)
-        query = checked_query(query, examples, masks=True)
-        parts = []
-        for calls, part in with_query(record, query):
-            rows = row_vector(calls[-1], part)
-            for call in reversed(calls):
-                rows = rows.to(call.device)
-                attended = transposed_attention(call, rows[:, None, :, None])
-                chosen = select(attended.squeeze(3), heads[call.layer])
-                if chosen.shape[1]:
-                    passed_on = chosen.mean(dim=1).to(rows.dtype)
-                    rows = torch.lerp(passed_on, rows, self._residual)
-            parts.append(rows)
-        total = join(parts)
-        return (total,) if isinstance(inputs, tuple) else total
+        heads = {layer.name: layer.heads for layer in self._layer_calls(record)}
+        query = checked_query(query, number_of_examples(inputs), masks=True)
+
+        def through(rows: Tensor, call: AttentionCall) -> Tensor:
+            attended = transposed_attention(call, rows[:, None, :, None]).squeeze(3)
+            chosen = select(attended, heads[call.layer])
+            if not chosen.shape[1]:
+                return rows
+            passed_on = mean_over_heads(chosen).to(rows.dtype)
+            return torch.lerp(passed_on, rows, self._residual)
+
+        return like_inputs(propagated(record, query, through), inputs)

@@ -6,18 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum._utils.common import _format_additional_forward_args
 from captum.log import log_usage
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.base import Inputs
-from captum_attngrad.attr._core.heads import Heads, heads_of_layers, select
-from captum_attngrad.attr._core.queries import join
-from captum_attngrad.attr._core.reductions import PairScores, zeros
-from captum_attngrad.attr._core.running import uncompiled
-from captum_attngrad.attr._core.target import LossFunction, output_tensor
-from captum_attngrad.attr._core.whole_numbers import whole_number
+from captum_attngrad._captum import formatted_arguments, formatted_inputs
+from captum_attngrad.attr._core.base import PairScoresAttribution
+from captum_attngrad.attr._core.heads import Heads
+from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
+from captum_attngrad.attr._core.layer_calls import (
+    LayerCalls,
+    add,
+    sum_over_heads,
+    with_heads,
+)
+from captum_attngrad.attr._core.surroundings import uncompiled
+from captum_attngrad.attr._core.target import LossFunction
+from captum_attngrad.attr._core.whole_numbers import checked_batch_size, whole_number
+from captum_attngrad.attr.sequence._explained_calls import explained_calls
 from captum_attngrad.attr.sequence._generation import (
     GeneratedExplanation,
     checked_ids,
@@ -26,17 +32,11 @@ from captum_attngrad.attr.sequence._generation import (
     output_lengths,
     special_token,
 )
-from captum_attngrad.attr.sequence._output_attention import (
-    is_stepwise,
-)
-from captum_attngrad.attr.sequence._output_scores import (
-    checked_targets,
-)
-from captum_attngrad.attr.sequence._per_output import PerOutputAttribution
-from captum_attngrad.capture.calls import AttentionCall
+from captum_attngrad.attr.sequence._output_scores import checked_targets
+from captum_attngrad.attr.sequence._source_attention import is_stepwise
 
 
-class SequenceAttentionGradient(PerOutputAttribution):
+class SequenceAttentionGradient(PairScoresAttribution):
     r"""
     For each output token of a sequence-to-sequence model, the gradient of its own
     score with respect to the attention weights that it used itself: which source
@@ -138,20 +138,21 @@ class SequenceAttentionGradient(PerOutputAttribution):
                         Default: -100
         """
         super().__init__(
-            forward_func, layer, device_ids, heads=heads, loss_func=loss_func
+            forward_func,
+            layer,
+            device_ids,
+            multiply_by_attention=multiply_by_attention,
+            center=center,
+            positive_only=positive_only,
+            heads=heads,
+            loss_func=loss_func,
         )
-        self._scores = PairScores(multiply_by_attention, center, positive_only)
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
             raise ValueError(
                 f"ignore_index={ignore_index!r:.80}: expected an integer, the target of"
                 " outputs that are not explained (one that is no token id)."
             )
         self._ignore_index = ignore_index
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """Whether the gradient is multiplied by the attention weights."""
-        return self._scores.multiply
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -210,18 +211,22 @@ class SequenceAttentionGradient(PerOutputAttribution):
             >>> method = SequenceAttentionGradient(t5)
             >>> attributions = method.attribute(ids, labels, (mask, fed))
         """
-        targets = checked_targets(targets, _examples(inputs))
-        layers, kept = self._explained_calls(
-            inputs, targets, additional_forward_args, internal_batch_size
+        runner = self._runner()
+        layers, kept = explained_calls(
+            runner,
+            inputs,
+            checked_targets(targets, number_of_examples(inputs)),
+            additional_forward_args,
+            self._ignore_index,
+            0 if self.layer is None else len(runner.layers),
+            checked_batch_size(internal_batch_size),
         )
-        heads = heads_of_layers(self._heads, layers)
-        total: Tensor | None = None
-        for name, parts in layers:
-            scores = join([self._of_calls(calls, heads[name], kept) for calls in parts])
-            total = scores if total is None else total + scores.to(total.device)
-        assert total is not None
+        outputs = kept.shape[1]
+        total = add(
+            self._of_layer(layer, outputs) for layer in with_heads(layers, self._heads)
+        )
         total = total.masked_fill(~kept.to(total.device).unsqueeze(-1), 0)
-        return (total,) if isinstance(inputs, tuple) else total
+        return like_inputs(total, inputs)
 
     def explain_generated(
         self,
@@ -292,9 +297,9 @@ class SequenceAttentionGradient(PerOutputAttribution):
             >>> method = SequenceAttentionGradient(t5)
             >>> explained = method.explain_generated((input_ids, mask), ids)
         """
-        model = uncompiled(self.forward_func)
-        sources = inputs if isinstance(inputs, tuple) else (inputs,)
-        further = _format_additional_forward_args(additional_forward_args) or ()
+        model, runner = uncompiled(self.forward_func), self._runner()
+        sources = formatted_inputs(inputs)
+        further = formatted_arguments(additional_forward_args)
         end = special_token(end, model, "eos_token_id")
         if end is not None:
             end = whole_number("end", end, 0)
@@ -310,10 +315,9 @@ class SequenceAttentionGradient(PerOutputAttribution):
             first = torch.full((len(sources[0]), 1), start, device=sources[0].device)
 
             def logits(fed: Tensor) -> Tensor:
-                return output_tensor(model(*sources, fed, *further))
+                return runner.output(sources, (fed, *further))
 
-            with torch.no_grad():
-                generated = greedy(logits, first, end, max_outputs)
+            generated = greedy(logits, first, end, max_outputs)
         ids = checked_ids(generated, len(sources[0]))
         fed, token_ids = ids[:, :-1], ids[:, 1:]
         lengths = output_lengths(token_ids, end)
@@ -334,26 +338,13 @@ class SequenceAttentionGradient(PerOutputAttribution):
         else:
             attributions = attribute(fed, targets)
         return GeneratedExplanation(
-            token_ids,
-            lengths,
-            (attributions,) if isinstance(inputs, tuple) else attributions,
+            token_ids, lengths, like_inputs(attributions, inputs)
         )
 
-    def _of_calls(
-        self, calls: list[AttentionCall], heads: Tensor | None, kept: Tensor
-    ) -> Tensor:
+    def _of_layer(self, layer: LayerCalls, outputs: int) -> Tensor:
         """Scores of one module, ``(batch, outputs, keys)``."""
-        outputs = kept.shape[1]
-        scores = [
-            select(self._scores.of_pairs(call), heads).sum(dim=1)
-            if call.on_path
-            else zeros(call, call.query_length, call.key_length)
-            for call in calls
-        ]
-        if is_stepwise(calls, outputs):
-            return torch.cat(scores, dim=1)
-        return torch.stack(scores).sum(dim=0)
-
-
-def _examples(inputs: Inputs) -> int:
-    return len(inputs[0] if isinstance(inputs, tuple) else inputs)
+        if is_stepwise(layer.replicas[0], outputs):
+            return layer.concatenated(
+                lambda call, _: self._scores.of_pairs(call), sum_over_heads, dim=1
+            )
+        return layer.total(lambda call, _: self._scores.of_pairs(call))

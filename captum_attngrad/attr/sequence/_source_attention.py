@@ -1,25 +1,25 @@
-"""Which attention calls belong to the outputs of a sequence model, and look at its
-source."""
+"""Which attention calls go from the outputs of a sequence model to its source."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr._core.heads import Calls
-from captum_attngrad.attr.sequence._output_gradients import OwnCall
+from captum_attngrad.attr._core.layer_calls import LayerCalls
+from captum_attngrad.attr._core.run import gradients
+from captum_attngrad.attr.sequence._diagonal_gradients import OutputCall
 from captum_attngrad.capture.calls import AttentionCall
 
-Layers = list[tuple[str, Calls]]
 # Of some calls: which of them have no row that influences an earlier output.
 OfOutputs = Callable[[list[AttentionCall]], list[bool]]
 
 
-def output_attention(
-    layers: Layers, outputs: int, named: int, of_outputs: OfOutputs
-) -> Layers:
+def source_attention(
+    layers: list[LayerCalls], outputs: int, named: int, of_outputs: OfOutputs
+) -> list[LayerCalls]:
     """The calls that give each output its own row, over the keys of the source.
 
     A module counts if it attends with one query for each output (a transformer's
@@ -39,30 +39,31 @@ def output_attention(
         ValueError: if there is none, or it cannot be told from self-attention.
     """
     fitting = [
-        (name, [_fitting(calls, outputs) for calls in parts]) for name, parts in layers
+        replace(layer, replicas=[_fitting(calls, outputs) for calls in layer.replicas])
+        for layer in layers
     ]
-    fitting = [(name, parts) for name, parts in fitting if all(parts)]
+    fitting = [layer for layer in fitting if all(layer.replicas)]
     if not fitting:
         raise ValueError(_nothing_fits(layers, outputs))
-    # Keys that are no outputs are the source.
-    source = [layer for layer in fitting if _is_of_source(layer[1], outputs)]
+    # Where there are not as many keys as outputs, they are the source.
+    source = [layer for layer in fitting if _is_of_source(layer, outputs)]
     if source or len(fitting) == 1:
         return source or fitting
-    if len(fitting) == named and len({_is_causal(parts) for _, parts in fitting}) == 1:
+    if len(fitting) == named and len(set(map(_is_causal, fitting))) == 1:
         return fitting
     if outputs == 1:
         raise ValueError(
             "Source and output both have one token, so that attention to the source "
             "looks like self-attention. Pass the modules that attend to the source as "
-            f"layer: some of {_names(fitting)}."
+            f"layer: some of {names_of(fitting)}."
         )
     # As many keys as outputs: self-attention of the outputs is causal, and the rows of
     # an encoder influence all outputs.
-    free = [layer for layer in fitting if not _is_causal(layer[1])]
+    free = [layer for layer in fitting if not _is_causal(layer)]
     if len(free) < 2:
         return free or fitting
-    own = of_outputs([parts[0][0] for _, parts in free])
-    found = [layer for layer, is_own in zip(free, own, strict=True) if is_own]
+    of_decoder = of_outputs([layer.calls[0] for layer in free])
+    found = [layer for layer, is_one in zip(free, of_decoder, strict=True) if is_one]
     # In a decoder that is not causal, self-attention of the last layer looks the same.
     if len(found) == 1 or (found and len(free) < len(fitting)):
         return found
@@ -70,7 +71,7 @@ def output_attention(
         f"Source and outputs both have {outputs} tokens, and the model has no causal "
         "self-attention, so that attention to the source cannot be told from other "
         "attention. Pass the modules that attend to the source as layer: some of "
-        f"{_names(free)}."
+        f"{names_of(free)}."
     )
 
 
@@ -89,33 +90,32 @@ def is_stepwise(calls: list[AttentionCall], outputs: int) -> bool:
     return outputs > 1 and calls[0].query_length == 1
 
 
-def _is_of_source(parts: Calls, outputs: int) -> bool:
-    first = parts[0]
-    return is_stepwise(first, outputs) or first[0].key_length != outputs
+def _is_of_source(layer: LayerCalls, outputs: int) -> bool:
+    calls = layer.replicas[0]
+    return is_stepwise(calls, outputs) or calls[0].key_length != outputs
 
 
-def _is_causal(parts: Calls) -> bool:
+def _is_causal(layer: LayerCalls) -> bool:
     """Whether no query may attend to what comes after it, in any call."""
-    for part in parts:
-        for call in part:
-            allowed = call.allowed()
-            if allowed is None or bool(allowed.triu(1).any()):
-                return False
+    for call in layer.calls:
+        allowed = call.allowed()
+        if allowed is None or bool(allowed.triu(1).any()):
+            return False
     return True
 
 
-def _names(layers: Layers) -> str:
-    return ", ".join(repr(name) for name, _ in layers)
+def names_of(layers: list[LayerCalls]) -> str:
+    return ", ".join(repr(layer.name) for layer in layers)
 
 
-def _nothing_fits(layers: Layers, outputs: int) -> str:
+def _nothing_fits(layers: list[LayerCalls], outputs: int) -> str:
     listed = []
-    for name, parts in layers:
-        calls = parts[0]
+    for layer in layers:
+        calls = layer.replicas[0]
         queries = sorted({call.query_length for call in calls})
         keys = sorted({call.key_length for call in calls})
         times = f"{len(calls)} calls" if len(calls) > 1 else "1 call"
-        listed.append(f"{name!r} ({times}, {_range(queries)} x {_range(keys)})")
+        listed.append(f"{layer.name!r} ({times}, {_range(queries)} x {_range(keys)})")
     return (
         f"forward_func returned {outputs} outputs, and no attention has one row for "
         f"each of them: neither {outputs} queries in one call, nor {outputs} calls "
@@ -129,15 +129,16 @@ def _range(sizes: list[int]) -> str:
     return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}..{sizes[-1]}"
 
 
-def own_calls(layers: Layers, outputs: int) -> list[OwnCall]:
-    """Whose each call is; calls that the output cannot depend on are left out."""
+def output_calls(layers: list[LayerCalls], outputs: int) -> list[OutputCall]:
+    """Which output used each call. Calls on which no output can depend are left
+    out."""
     found = []
-    for _, parts in layers:
+    for layer in layers:
         first = 0
-        for calls in parts:
+        for calls in layer.replicas:
             stepwise = is_stepwise(calls, outputs)
             found += [
-                OwnCall(call, t if stepwise else None, first)
+                OutputCall(call, t if stepwise else None, first)
                 for t, call in enumerate(calls)
                 if call.sources
             ]
@@ -151,25 +152,24 @@ def influence_no_earlier_output(
     """Whether the first output depends on the first row of each call alone."""
     generator = torch.Generator().manual_seed(0)
     mixture = torch.randn(output[:, 0].shape, generator=generator).to(output)
-    found = torch.autograd.grad(
-        (output[:, 0] * mixture).sum(),
-        [source for call in calls for source in call.sources[:1]],
-        retain_graph=True,
-        allow_unused=True,
+    found = iter(
+        gradients(
+            (output[:, 0] * mixture).sum(),
+            [source for call in calls for source in call.sources[:1]],
+        )
     )
-    gradients = iter(found)
-    own = []
+    results = []
     for call in calls:
-        gradient = next(gradients) if call.sources else None
-        own.append(
+        gradient = next(found) if call.sources else None
+        results.append(
             gradient is not None
             and call.query_dim is not None
-            and _rows_are_own(gradient, call.query_dim)
+            and _only_first_row(gradient, call.query_dim)
         )
-    return own
+    return results
 
 
-def _rows_are_own(gradient: Tensor, rows_dim: int) -> bool:
-    """Whether the gradient of the first output is 0 in all rows but the first."""
+def _only_first_row(gradient: Tensor, rows_dim: int) -> bool:
+    """Whether the gradient is 0 in all rows but the first."""
     later = gradient.narrow(rows_dim, 1, gradient.shape[rows_dim] - 1)
     return float(later.abs().max()) <= 1e-6 * float(gradient.abs().max())

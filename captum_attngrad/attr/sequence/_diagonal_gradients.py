@@ -27,7 +27,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from captum_attngrad.attr._core.run import gradients
 from captum_attngrad.attr.sequence._isolated_positions import Switch
+from captum_attngrad.attr.sequence._output_parts import OutputParts
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 
 Gradients = list[Tensor | None]  # one for each call, as the call's tensors are laid out
@@ -41,15 +43,15 @@ _OUTPUTS_PER_PASS = 16
 _ELEMENTS_PER_PASS = 1 << 26
 
 
-class Seen(NamedTuple):
-    """What was noted in the forward pass."""
+class Preparation(NamedTuple):
+    """How a forward pass was prepared to tell its outputs apart."""
 
     switch: Switch  # of :class:`OwnPositions`
-    parts: list[list[Tensor]]  # of :class:`OutputParts`
+    parts: OutputParts
 
 
-class OwnCall(NamedTuple):
-    """An attention call, and whose it is."""
+class OutputCall(NamedTuple):
+    """An attention call, and the output that used it."""
 
     call: AttentionCall
     output: int | None  # the output that used it; None: one row for each output
@@ -60,11 +62,11 @@ class OwnCall(NamedTuple):
         return slice(self.first, self.first + self.call.batch_size)
 
 
-def set_own_gradients(
+def set_diagonal_gradients(
     scores: Tensor,
     kept: Tensor,
-    calls: list[OwnCall],
-    seen: Seen,
+    calls: list[OutputCall],
+    prepared: Preparation,
     output_size: int,
     outputs_per_pass: int | None,
 ) -> None:
@@ -73,8 +75,8 @@ def set_own_gradients(
     Args:
         scores (Tensor): ``(batch, outputs)``.
         kept (Tensor): booleans, which of them count.
-        calls (list of OwnCall): the attention of all outputs.
-        seen (Seen): what was noted in the forward pass.
+        calls (list of OutputCall): the attention of all outputs.
+        prepared (Preparation): of the forward pass.
         output_size (int): number of elements of the model's output.
         outputs_per_pass (int, optional): at most so many outputs in a batch of backward
             passes. Default: as many as are fast and fit into memory.
@@ -83,9 +85,9 @@ def set_own_gradients(
     by_row = all(own.output is None for own in calls)
     found = None
     if by_row and len(outputs) > 2:
-        found = _in_one_pass(scores, kept, calls, seen.switch)
-    elif len(outputs) > 2 and seen.parts:
-        found = _step_by_step(scores, kept, calls, seen.parts)
+        found = _in_one_pass(scores, kept, calls, prepared.switch)
+    elif len(outputs) > 2 and prepared.parts.found:
+        found = _step_by_step(scores, kept, calls, prepared.parts.found)
     if found is None:
         if outputs_per_pass is None:
             size = output_size + sum(_size(own.call) for own in calls)
@@ -104,19 +106,16 @@ def _size(call: AttentionCall) -> int:
 
 
 def _in_one_pass(
-    scores: Tensor, kept: Tensor, calls: list[OwnCall], switch: Switch
+    scores: Tensor, kept: Tensor, calls: list[OutputCall], switch: Switch
 ) -> Gradients | None:
     """The gradients, or None if one output influences the row of another."""
     factors = _factors(kept).to(scores.dtype)
     sources = [own.call.sources[0] for own in calls]
-    passes: list[Gradients] = []
     with switch.own_positions_only():
-        for cotangent in (factors * kept, kept.to(scores.dtype)):
-            found = torch.autograd.grad(
-                scores, sources, cotangent, retain_graph=True, allow_unused=True
-            )
-            passes.append(list(found))
-    scaled, plain = passes
+        scaled, plain = (
+            gradients(scores, sources, cotangents)
+            for cotangents in (factors * kept, kept.to(scores.dtype))
+        )
     for own, left, right in zip(calls, scaled, plain, strict=True):
         if left is None or right is None:
             if left is not right:
@@ -156,7 +155,7 @@ def _arranged(call: AttentionCall, gradient: Tensor) -> Tensor:
 
 
 def _step_by_step(
-    scores: Tensor, kept: Tensor, calls: list[OwnCall], places: list[list[Tensor]]
+    scores: Tensor, kept: Tensor, calls: list[OutputCall], places: list[list[Tensor]]
 ) -> Gradients | None:
     """The gradients, or None if the parts do not keep the outputs apart."""
     if any(own.output is None for own in calls):
@@ -165,8 +164,8 @@ def _step_by_step(
     parts = [part for place in places for part in place]
     ones = kept.to(scores.dtype)
     factors = _factors(ones[:1]).to(scores.dtype)
-    plain = _gradient([scores], [ones], [*parts, *sources])
-    scaled = _gradient([scores], [ones * factors], parts)
+    plain = gradients(scores, [*parts, *sources], ones)
+    scaled = gradients(scores, parts, ones * factors)
     whole = plain[len(parts) :]
     used = [i for i, gradient in enumerate(plain[: len(parts)]) if gradient is not None]
     by = factors[0].repeat(len(places)).tolist()
@@ -175,34 +174,22 @@ def _step_by_step(
             return None  # parts share what comes after them
     roots = [parts[i] for i in used]
     below = [plain[i] for i in used]
-    through = _gradient(roots, below, sources)
+    through = gradients(roots, sources, below)
     # The same sums, in another order.
     if not all(_agree(a, b, slack=10) for a, b in zip(through, whole, strict=True)):
         return None  # something goes past the parts
-    gradients: Gradients = [None] * len(calls)
+    diagonal: Gradients = [None] * len(calls)
     for t in range(scores.shape[1]):
         own = [i for i in used if i % scores.shape[1] == t]
         here = [i for i, call in enumerate(calls) if call.output == t]
-        found = _gradient(
+        found = gradients(
             [parts[i] for i in own],
-            [plain[i] for i in own],
             [sources[i] for i in here],
+            [plain[i] for i in own],
         )
         for i, gradient in zip(here, found, strict=True):
-            gradients[i] = gradient
-    return gradients
-
-
-def _gradient(
-    roots: list[Tensor], cotangents: list[Tensor | None], sources: list[Any]
-) -> Gradients:
-    if not roots:
-        return [None] * len(sources)
-    return list(
-        torch.autograd.grad(
-            roots, sources, cotangents, retain_graph=True, allow_unused=True
-        )
-    )
+            diagonal[i] = gradient
+    return diagonal
 
 
 def _agree(
@@ -221,11 +208,11 @@ def _agree(
 def _in_batches(
     scores: Tensor,
     kept: Tensor,
-    calls: list[OwnCall],
+    calls: list[OutputCall],
     outputs: list[int],
     outputs_per_pass: int,
 ) -> Gradients:
-    gradients: Gradients = [None] * len(calls)
+    diagonal: Gradients = [None] * len(calls)
     for start in range(0, len(outputs), outputs_per_pass):
         chosen = outputs[start : start + outputs_per_pass]
         here = [
@@ -241,13 +228,13 @@ def _in_batches(
                 continue
             own = calls[i]
             if own.output is not None:
-                gradients[i] = batch[chosen.index(own.output)]
+                diagonal[i] = batch[chosen.index(own.output)]
                 continue
-            total = gradients[i]
+            total = diagonal[i]
             if total is None:
-                total = gradients[i] = torch.zeros_like(batch[0])
+                total = diagonal[i] = torch.zeros_like(batch[0])
             _copy_rows(own.call, batch, chosen, total)
-    return gradients
+    return diagonal
 
 
 def _backward(
@@ -264,26 +251,12 @@ def _backward(
             with warnings.catch_warnings():
                 # An operation without a batched backward takes its turns: no news.
                 warnings.filterwarnings("ignore", message="There is a performance drop")
-                return list(
-                    torch.autograd.grad(
-                        scores,
-                        sources,
-                        cotangents,
-                        retain_graph=True,
-                        allow_unused=True,
-                        is_grads_batched=True,
-                    )
-                )
+                return gradients(scores, sources, cotangents, batched=True)
         except RuntimeError as error:
             if not _cannot_be_batched(error):
                 raise
             # Some operation cannot be batched: one output after the other.
-    single = [
-        torch.autograd.grad(
-            scores, sources, cotangent, retain_graph=True, allow_unused=True
-        )
-        for cotangent in cotangents
-    ]
+    single = [gradients(scores, sources, cotangent) for cotangent in cotangents]
     return [
         None if found[0] is None else torch.stack(found)
         for found in zip(*single, strict=True)

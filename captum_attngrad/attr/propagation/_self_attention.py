@@ -1,27 +1,30 @@
-"""Consecutive self-attention layers over one sequence."""
+"""Rows of attention matrices, multiplied through self-attention layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr._core.heads import grouped
-from captum_attngrad.attr._core.queries import (
-    Query,
-    check_keys,
-    check_mask,
-    rows_of_examples,
+from captum_attngrad.attr._core.layer_calls import (
+    check_same_keys,
+    join,
+    layer_calls,
+    with_queries,
 )
+from captum_attngrad.attr._core.queries import Query, check_mask, rows_of_examples
 from captum_attngrad.attr._core.reductions import zeros
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord
 
 
 def check_sequence(record: AttentionRecord, method: str) -> None:
-    """All calls are self-attention of one sequence: their lengths agree, and their keys
-    stand for the same tokens."""
+    """All calls are self-attention of one sequence.
+
+    Raises:
+        ValueError: if their lengths differ, or their keys stand for different tokens.
+    """
     first = record[0]
     for call in record:
         if call.query_length != call.key_length:
@@ -38,18 +41,28 @@ def check_sequence(record: AttentionRecord, method: str) -> None:
                 f"layer {call.layer!r} {call.key_length}. Choose layers of one of them "
                 "with layer=[...]."
             )
-    check_keys(grouped(record))
+    check_same_keys(layer_calls(record))
 
 
-def with_query(
-    record: AttentionRecord, query: Query
-) -> Iterator[tuple[list[AttentionCall], Query]]:
-    """The calls of each replica, with what ``query`` is for its examples."""
-    first = 0
-    for calls in record.parts:
-        last = first + calls[0].batch_size
-        yield calls, query[first:last] if isinstance(query, Tensor) else query
-        first = last
+def propagated(
+    record: AttentionRecord,
+    query: Query,
+    through: Callable[[Tensor, AttentionCall], Tensor],
+) -> Tensor:
+    """The chosen rows, followed from the last call to the first, ``(batch, tokens)``.
+
+    Args:
+        record (AttentionRecord): consecutive calls.
+        query (int or Tensor, optional): the chosen rows.
+        through (Callable): from rows above a call, ``(batch, queries)``, to rows below.
+    """
+    replicas = []
+    for calls, chosen in with_queries(record.parts, query):
+        rows = row_vector(calls[-1], chosen)
+        for call in reversed(calls):
+            rows = through(rows.to(call.device), call)
+        replicas.append(rows)
+    return join(replicas)
 
 
 def row_vector(call: AttentionCall, query: Query) -> Tensor:
