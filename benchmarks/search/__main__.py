@@ -90,7 +90,9 @@ def methods(subject: str) -> list[Method]:
             with_and_without(LEVELS[subject]),
         ),
         Method("slopes, attention held, log-odds", "1", attention_deep_lift(0)),
-        Method("AttentionDeepLift, log-odds", "3", attention_deep_lift(2)),
+        Method(
+            "AttentionDeepLift, joint_steps=2, log-odds", "3", attention_deep_lift(2)
+        ),
         Method(SHAPLEY, "25 forwards a token", shapley_value_sampling(25)),
     ]
     if subject == "minilm":  # the LSTM has none of the operations

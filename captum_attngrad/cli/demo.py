@@ -40,6 +40,7 @@ METHODS = (
     "integrated_attention_gradient",
     "joint_integrated_gradients",
     "attention_deep_lift",
+    "attention_deep_lift_joint",
     "attention_weights",
     "saliency",
     "input_x_gradient",

@@ -4,13 +4,12 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from captum._utils.progress import NullProgress, progress
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_attngrad._classes import check_seed
 from captum_attngrad.evaluation import settings as settings_module
@@ -48,9 +47,6 @@ from captum_attngrad.text import TextBatch, TextModel
 from captum_attngrad.text._texts import Text
 from captum_attngrad.text.text_model import DEFAULT_TOKENS_PER_BATCH
 
-if TYPE_CHECKING:
-    from captum._utils.progress import Progress  # not there before captum 0.9
-
 _Array = npt.NDArray[np.float64]
 
 
@@ -71,14 +67,12 @@ class _Run:
     diagnostics: dict[str, list[float]] = field(default_factory=dict)
 
 
-def _progress_bar(show: bool, total: int, description: str) -> "Progress":
-    if not show:
-        return NullProgress()
-    return progress(total=total, desc=description)
+def _progress_bar(show: bool, total: int, description: str) -> "tqdm[None]":
+    return tqdm(total=total, desc=description, disable=not show)
 
 
 def _explained(
-    run: _Run, number: int, texts: TextBatch, target: Tensor, bar: "Progress"
+    run: _Run, number: int, texts: TextBatch, target: Tensor, bar: "tqdm[None]"
 ) -> dict[str, Tensor]:
     """Scores of the batch by method, kept or made now; failures are noted."""
     scores = {}
@@ -165,7 +159,7 @@ def _one_batch(
     number: int,
     places: list[int],
     texts: TextBatch,
-    bar: "Progress",
+    bar: "tqdm[None]",
 ) -> None:
     with torch.no_grad():
         p = run.text_model.probabilities(texts.input_ids, *texts.forward_args)

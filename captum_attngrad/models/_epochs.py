@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
-from captum._utils.progress import NullProgress, progress
-
-if TYPE_CHECKING:
-    from captum._utils.progress import Progress  # not there before captum 0.9
+from tqdm.auto import tqdm
 
 # Batches are cut from pools of this many batches sorted by length: little padding, and
 # still another mixture in every epoch.
@@ -30,8 +26,6 @@ def length_sorted_batches(
         yield batches[index]
 
 
-def training_bar(total: int, desc: str, show_progress: bool) -> Progress:
+def training_bar(total: int, desc: str, show_progress: bool) -> tqdm[None]:
     """Return a progress bar of ``total`` steps."""
-    if not show_progress:
-        return NullProgress[None]()
-    return progress(total=total, desc=desc)
+    return tqdm(total=total, desc=desc, disable=not show_progress)

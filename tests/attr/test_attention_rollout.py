@@ -86,7 +86,7 @@ def test_bad_input() -> None:
     model, x = CrossAndSelf().eval(), (torch.randn(2, 3, 8), torch.randn(2, 5, 8))
     with pytest.raises(ValueError, match=r"'cross_attention' attends from 3 .* 5 keys"):
         AttentionRollout(model).attribute(x)
-    with pytest.raises(ValueError, match=r"share from 0 to 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"residual=1\.5: expected a share"):
         AttentionRollout(model, residual=1.5)
 
     class TwoTowers(nn.Module):

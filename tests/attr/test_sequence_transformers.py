@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attngrad import AttentionGradient, SequenceAttentionGradient
-from captum_attngrad.attr.sequence import _isolated_positions, _diagonal_gradients
+from captum_attngrad.attr.sequence import _diagonal_gradients, _isolated_positions
 from tests import reference
 from tests.attr.sequence_models import (
     EXAMPLES,

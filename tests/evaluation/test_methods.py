@@ -28,6 +28,7 @@ BUILT_IN = (
     "integrated_attention_gradient",
     "joint_integrated_gradients",
     "attention_deep_lift",
+    "attention_deep_lift_joint",
     "attention_weights",
     "attention_rollout",
     "attention_relevance",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 
 # ``log_usage`` of Captum is between the user's code and ours.
@@ -12,8 +12,8 @@ _LIBRARIES = ("captum", "captum_attngrad")
 def warn(message: str) -> None:
     """Warn at the line that called the library, however deep we are."""
     level = 1
-    frame = sys._getframe()
-    while frame.f_back is not None and _is_library(frame.f_globals.get("__name__")):
+    frame = inspect.currentframe()
+    while frame is not None and _is_library(frame.f_globals.get("__name__")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
 

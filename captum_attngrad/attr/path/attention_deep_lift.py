@@ -1,4 +1,4 @@
-r"""DeepLIFT for models with attention, averaged with joint integrated gradients."""
+r"""DeepLIFT for models with attention."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from captum_attngrad.capture.recorder import AttentionRecord
 
 class AttentionDeepLift(AttentionGradientAttribution):
     r"""
-    What each token contributes to the difference from a baseline: by its own vector,
-    carried upwards through attention weights that are held, and by being attended to.
+    DeepLIFT (Shrikumar et al. 2017) with the attention weights held: what each token
+    contributes to the difference from a baseline through the values that attention
+    carries upwards.
 
-    Two attributions, and their mean. The first is DeepLIFT (Shrikumar et al. 2017):
-    the model runs on the baseline and on the input, and a backward pass takes, in the
+    The model runs on the baseline and on the input. A backward pass then takes, in
     place of each derivative, the slope between the two runs,
 
     .. math::
@@ -46,26 +46,30 @@ class AttentionDeepLift(AttentionGradientAttribution):
     with :math:`e_k` and :math:`m_k` the embeddings of the input and of the baseline.
     LayerNorm, RMSNorm and recurrent networks are taken apart; a product
     :math:`a\,b` has the slopes :math:`(b_0 + b_1)/2` and :math:`(a_0 + a_1)/2`; and the
-    attention weights are constants, :math:`(A_0 + A_1)/2`, so that :math:`R` is what
-    the words carry, and not how they move attention. The second is
-    :class:`JointIntegratedGradients`, which has the attention's share.
+    attention weights are constants, :math:`(A_0 + A_1)/2`. :math:`R` therefore shows
+    what the tokens carry, but not how they move attention.
 
-    It was found in a search for scores that need few passes, on movie reviews. On a
-    six-layer BERT it was better than fifty steps of Integrated Gradients in
-    comprehensiveness, sufficiency, agreement with leave-one-out, polarity and inhibitor
-    gain, and so were the slopes alone (``joint_steps=0``, one backward pass). On an
-    LSTM with one attention layer it was better in two of them, equal in two and worse
-    in sufficiency by at most 0.002. ``benchmarks/search`` has the numbers, with
-    intervals. It is one data set and one seed of each model. As there, explain
-    :func:`~captum_attngrad.attr.log_odds` and not a probability.
+    ``joint_steps=2`` adds the part of attention: it returns the mean of :math:`R` and
+    of :class:`JointIntegratedGradients` with two steps.
 
-    Cost: three forward passes and a backward pass, and one of each for each of the
-    ``joint_steps``; with the default of two, three backward passes in all. The input
-    of every operation that has a slope is kept, as in a forward pass of training. Fused
-    attention stays fused; recurrent networks run one position after the other. When not
-    to use it: where baselines mean nothing to the model, and where completeness is
-    needed (the share of the held weights is not in :math:`R`). Operations without a
-    slope, as max-pooling or a softmax that is no attention, keep their derivative.
+    On movie reviews and a six-layer BERT, both were better than fifty steps of
+    Integrated Gradients in comprehensiveness, sufficiency, agreement with
+    leave-one-out, polarity and inhibitor gain; the mean agreed with leave-one-out best.
+    On an LSTM with one attention layer the mean was better in two of these measures,
+    equal in two and worse in sufficiency by at most 0.002. These are results on one
+    data set, with one seed of each model; ``benchmarks/search`` has the numbers and
+    their intervals. As there, explain :func:`~captum_attngrad.attr.log_odds` and not a
+    probability.
+
+    Cost: three forward passes and one backward pass, and one more of each for each of
+    the ``joint_steps``. The input of every operation that has a slope is kept, as in a
+    forward pass of training. Fused attention stays fused; recurrent networks run one
+    position after the other.
+
+    When not to use it: where baselines mean nothing to the model, and where the scores
+    must sum to the difference of the outputs, since the part of the held weights is
+    missing from :math:`R`. Operations without a slope, such as max-pooling or a softmax
+    outside attention, keep their derivative.
     """
 
     def __init__(
@@ -84,8 +88,8 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         that runs it, as for :class:`AttentionGradient`.
             layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
                         whose attention weights are held, as for
-                        :class:`AttentionGradient`. Their keys must be the tokens
-                        (with ``joint_steps=0`` they need not be).
+                        :class:`AttentionGradient`. With ``joint_steps``, their keys
+                        must be the tokens.
                         Default: None, every attention layer in ``forward_func``,
                         which must be a Module then
             device_ids (list[int], optional): Device ID list, as for
@@ -116,7 +120,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
         target: TargetType = None,
         additional_forward_args: object | None = None,
         *,
-        joint_steps: int = 2,
+        joint_steps: int = 0,
     ) -> Tensor | tuple[Tensor]:
         r"""
         Args:
@@ -124,10 +128,10 @@ class AttentionDeepLift(AttentionGradientAttribution):
             inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
                         computed, batch first, as for
                         :meth:`AttentionGradient.attribute`.
-            baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): What the
-                        input is compared with, in the forms that Captum's DeepLift
-                        takes. For tokens, as a rule, the input with every token but
-                        the special ones replaced by the mask token.
+            baselines (scalar, Tensor, tuple of scalar, or Tensor, optional): The
+                        reference input, in the forms that Captum's DeepLift takes. For
+                        tokens, as a rule, the input with every token but the special
+                        ones replaced by the mask token.
                         Default: None, zeros
             target (int, tuple, Tensor, or list, optional): Output index, as for
                         :meth:`AttentionGradient.attribute`.
@@ -136,10 +140,10 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         forward_func, one argument or a tuple; the same for inputs and
                         baselines.
                         Default: None
-            joint_steps (int, optional): ``n_steps`` of the
-                        :class:`JointIntegratedGradients` that the slopes' scores are
-                        averaged with. 0: the slopes' scores alone.
-                        Default: 2
+            joint_steps (int, optional): If not 0, return the mean of the slopes'
+                        scores and of :class:`JointIntegratedGradients` with so many
+                        ``n_steps``.
+                        Default: 0, the slopes' scores alone
 
         Returns:
             *Tensor* or *tuple[Tensor]* of **attributions**:
@@ -149,7 +153,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
                         this one tensor.
 
         Raises:
-            TypeError: ``embedding`` is no module.
+            TypeError: ``embedding`` is not a module.
             ValueError: no attention in a layer; an embedding that is not called once;
                         baselines of another shape; a target that is missing or out of
                         range; negative ``joint_steps``.

@@ -158,8 +158,14 @@ METHODS = (
     Method(
         "attention_deep_lift",
         partial(_from_replaced, AttentionDeepLift),
-        "AttentionDeepLift of the log-odds, from the replaced tokens: the mean of "
-        "slopes with attention held and of two steps of JointIntegratedGradients",
+        "AttentionDeepLift of the log-odds, from the replaced tokens: slopes between "
+        "the two runs, with the attention weights held",
+    ),
+    Method(
+        "attention_deep_lift_joint",
+        partial(_from_replaced, AttentionDeepLift, joint_steps=2),
+        "AttentionDeepLift of the log-odds with joint_steps=2: the mean of "
+        "attention_deep_lift and of two steps of JointIntegratedGradients",
     ),
     Method(
         "attention_weights",
