@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_attngrad._torch import indexing_by_tensors
+from captum_attngrad._transformers import attention_registry
 from captum_attngrad.capture._compiler import uncompiled_code
 from captum_attngrad.capture._kernels import Kernel, Positions
 from captum_attngrad.capture._masks import forbidden_scores
@@ -62,7 +64,7 @@ class Interfaces:
             self._users += 1
             if self._users > 1:
                 return
-            registry = _registry()
+            registry = attention_registry()
             if registry is None:
                 return
             for name, function in dict(registry).items():
@@ -76,18 +78,11 @@ class Interfaces:
             self._users -= 1
             if self._users or not self._originals:
                 return
-            registry = _registry()
+            registry = attention_registry()
             for name, (function, wrapper) in self._originals.items():
                 if registry.get(name) is wrapper:  # else registered anew meanwhile
                     registry.register(name, function)
             self._originals.clear()
-
-
-def _registry() -> Any:
-    """None where nobody imported transformers, or a version without registry."""
-    module = sys.modules.get("transformers.modeling_utils")
-    registry = getattr(module, "ALL_ATTENTION_FUNCTIONS", None)
-    return registry if hasattr(registry, "register") else None
 
 
 interfaces = Interfaces()
@@ -172,8 +167,6 @@ def flex_kernel(
 
 def _for_each(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """A function of scalars, for every element."""
-    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
-
-    with TransformGetItemToIndex(), torch.no_grad():  # bias[head, query, key]
+    with indexing_by_tensors(), torch.no_grad():  # bias[head, query, key]
         result = torch.vmap(function)(*(t.reshape(-1) for t in tensors))
     return result.reshape(tensors[0].shape)

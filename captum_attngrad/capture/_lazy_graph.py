@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._ops import HigherOrderOperator
+
+from captum_attngrad._torch import SET_GRAD_ENABLED, is_higher_order, saved_tensors_hook
 
 _AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
 # Not without autograd: what sets grad mode, and attributes, for speed. (A function of
 # a higher-order operator may hold attention.)
-_PLAIN = ("__get__", "_set_grad_enabled")
+_PLAIN = ("__get__", SET_GRAD_ENABLED.name)
 
 
 class LazyGraph:
@@ -35,12 +36,12 @@ class LazyGraph:
         self._lazy = lazy
         self._waiting = lazy
         self._no_grad = torch.no_grad()  # making one takes longer than entering it
-        self._saving = _saved_tensors_hook()
+        self._saving = saved_tensors_hook()
         self.autograd_used = False
 
     def start(self) -> None:
         """From here on there is a graph."""
-        if self._waiting and _saved_tensors_hook() is not self._saving:
+        if self._waiting and saved_tensors_hook() is not self._saving:
             # In a block of torch.utils.checkpoint, whose beginning has been left out
             # now, and would not be when it runs once more for the backward pass.
             self.autograd_used = True
@@ -59,24 +60,15 @@ class LazyGraph:
         if _wants_autograd(name, args, kwargs):
             self.start()
             return func(*args, **kwargs)
-        if name in _PLAIN or isinstance(func, HigherOrderOperator):
+        if name in _PLAIN or is_higher_order(func):
             return func(*args, **kwargs)
         with self._no_grad:
             return func(*args, **kwargs)
 
 
-def _saved_tensors_hook() -> Any:
-    """What is done with tensors that autograd saves (torch.autograd.graph). Older
-    versions of torch cannot tell; there, a checkpoint makes a tensor that requires a
-    gradient."""
-    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    found: Any = hooks and hooks(True)
-    return found[0] if found else None
-
-
 def _wants_autograd(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the model asks for a graph, where grad mode is on anyway: it may be going
     to use it."""
-    if name == "_set_grad_enabled":
+    if name == SET_GRAD_ENABLED.name:
         return bool(args[0])
     return name == "requires_grad_" or bool(kwargs.get("requires_grad"))

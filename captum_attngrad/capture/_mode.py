@@ -9,9 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 
+from captum_attngrad._torch import is_higher_order, opened_multi_head_attention
+from captum_attngrad._transformers import REGISTRY_ARGUMENTS
 from captum_attngrad.capture._anchors import anchored, gradient_source, own
 from captum_attngrad.capture._interfaces import (
     flex_kernel,
@@ -22,7 +23,6 @@ from captum_attngrad.capture._interventions import Intervention
 from captum_attngrad.capture._kernels import Kernel, KernelCall
 from captum_attngrad.capture._lazy_graph import LazyGraph
 from captum_attngrad.capture._masks import forbidden_scores
-from captum_attngrad.capture._multihead import open_multi_head_attention_forward
 from captum_attngrad.capture._operations import EXP, LOG_SOFTMAX, SOFTMAX
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture._tracks import Softmax
@@ -31,9 +31,6 @@ from captum_attngrad.capture._weighing import Use
 from captum_attngrad.capture._written_out import WrittenOutAttention
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 from captum_attngrad.capture.options import CaptureOptions
-
-# How transformers calls the functions of its registry.
-_REGISTRY_ARGUMENTS = ("module", "query", "key", "value", "attention_mask")
 
 
 class AttentionMode(TorchFunctionMode):
@@ -122,8 +119,8 @@ class AttentionMode(TorchFunctionMode):
             return self._fused(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:
-                return open_multi_head_attention_forward(*args, **kwargs)
-        if isinstance(func, HigherOrderOperator):
+                return opened_multi_head_attention()(*args, **kwargs)
+        if is_higher_order(func):
             if func.__name__ == "flex_attention":
                 self._lazy_graph.start()
                 return self._flex(func, *args, **kwargs)
@@ -149,7 +146,7 @@ class AttentionMode(TorchFunctionMode):
         too, as far as it can be told from other softmaxes by its shape."""
         if func is F.multi_head_attention_forward:
             with self:
-                return open_multi_head_attention_forward(*args, **kwargs)
+                return opened_multi_head_attention()(*args, **kwargs)
         result = func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return torch.zeros_like(result)
@@ -282,7 +279,7 @@ class AttentionMode(TorchFunctionMode):
     ) -> Any:
         """A function of transformers' attention registry is called."""
         self._lazy_graph.start()
-        given = dict(zip(_REGISTRY_ARGUMENTS, args, strict=False)) | kwargs
+        given = dict(zip(REGISTRY_ARGUMENTS, args, strict=False)) | kwargs
         before = self._calls
         seen = False
 

@@ -17,12 +17,14 @@ from typing import Any
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
+from captum_attngrad._torch import REPLICATE
+
 # Held while hooks are put on or taken off, which torch does not make safe against other
 # threads that do so (two hooks may get one number). Never held while a model runs, so
 # that explanations do not wait for each other, and threads that only predict for none.
 registration = threading.RLock()
 
-_REPLICATE = "_replicate_for_data_parallel"
+_REPLICATE = REPLICATE.name
 _MADE_FOR = "_captum_attngrad_made_for"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._anchors import version_of
+from captum_attngrad._torch import version_of
 from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._masks import PairMask, select_rows
 from captum_attngrad.capture._weighing import Role, Tile

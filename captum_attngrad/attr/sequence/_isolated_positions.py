@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from captum_attngrad._torch import opened_multi_head_attention
 from captum_attngrad.capture._masks import PairMask, forbidden_scores
-from captum_attngrad.capture._multihead import open_multi_head_attention_forward
 from captum_attngrad.capture.calls import widened
 
 _PRODUCTS = frozenset("matmul __matmul__ bmm".split())
@@ -65,7 +65,7 @@ class OwnPositions(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
             with self:
-                return open_multi_head_attention_forward(*args, **kwargs)
+                return opened_multi_head_attention()(*args, **kwargs)
         if not torch.is_grad_enabled():
             return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
