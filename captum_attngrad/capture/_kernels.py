@@ -9,7 +9,7 @@ compared with the output on some rows before anything is made of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._masks import BLOCK, PairMask
+from captum_attngrad.capture._sites import FusedSite
 from captum_attngrad.capture.calls import ALL_ROWS, FusedCall, Rows, widened
 
 # Example, head, query and key, each (batch or 1, heads or 1, rows or 1, keys or 1).
@@ -81,12 +82,12 @@ class KernelCall(FusedCall):
     """A call of a kernel that is seen from outside.
 
     Args:
-        query, key, value, output (Tensor): ``(batch, heads, length, channels)``; keys
-            and values may have fewer heads (grouped queries).
-        kernel (Kernel): mask and scores.
-        scale (float, optional): as for ``scaled_dot_product_attention``.
+        site (FusedSite): queries, keys and values ``(batch, heads, length, channels)``;
+            keys and values may have fewer heads (grouped queries).
+        output (Tensor): ``(batch, heads, queries, channels)``.
         sources: where autograd finds the gradients of the output and, if there is a
             second one, of the values.
+        kernel (Kernel): mask and scores.
         check (bool): compare the weights with the output, which must be ``A v``.
     """
 
@@ -97,23 +98,21 @@ class KernelCall(FusedCall):
         self,
         layer: str,
         scopes: tuple[int, ...],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        kernel: Kernel,
-        scale: float | None,
+        site: FusedSite,
         output: Tensor,
         sources: tuple[Any, ...],
+        kernel: Kernel,
         check: bool = True,
     ) -> None:
-        groups = query.shape[1] // key.shape[1]
+        groups = site.query.shape[1] // site.key.shape[1]
         if groups > 1:
-            key = key.detach().repeat_interleave(groups, dim=1)
-            value = value.detach().repeat_interleave(groups, dim=1)
+            key, value = (
+                t.detach().repeat_interleave(groups, dim=1)
+                for t in (site.key, site.value)
+            )
+            site = replace(site, key=key, value=value)
             sources = sources[:1]  # the values' gradient is that of a whole group
-        super().__init__(
-            layer, scopes, query, key, value, None, False, scale, output, sources
-        )
+        super().__init__(layer, scopes, site, output, sources)
         self.groups = groups
         self._kernel = kernel
         self._check = check

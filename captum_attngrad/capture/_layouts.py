@@ -137,7 +137,7 @@ def _same_buffers(owner: Any) -> Iterator[None]:
 def _signature(call: AttentionCall, inputs: tuple[Any, ...]) -> Any:
     return (
         call.layer,
-        call.place,
+        call.site_index,
         tuple(tile.role for tile in call.tiles),
         tuple(
             (i.dim(), i.dtype, i.dim() > 1 and i.shape[1] == call.tiles[-1].size)

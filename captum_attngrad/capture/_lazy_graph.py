@@ -28,6 +28,7 @@ class LazyGraph:
         lazy (bool): whether to do so at all.
 
     Attributes:
+        no_grad (torch.no_grad): the context for operations that are left out.
         autograd_used (bool): the model used autograd itself, and may have been given
             something wrong, since part of its graph was left out.
     """
@@ -35,7 +36,7 @@ class LazyGraph:
     def __init__(self, lazy: bool) -> None:
         self._lazy = lazy
         self._waiting = lazy
-        self._no_grad = torch.no_grad()  # making one takes longer than entering it
+        self.no_grad = torch.no_grad()  # making one takes longer than entering it
         self._saving = saved_tensors_hook()
         self.autograd_used = False
 
@@ -47,23 +48,21 @@ class LazyGraph:
             self.autograd_used = True
         self._waiting = False
 
-    def run(
+    def leaves_out(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    ) -> bool:
+        """Whether an operation is to run in :attr:`no_grad`."""
         if not self._lazy:
-            return func(*args, **kwargs)
+            return False
         if func in _AUTOGRAD:
             self.autograd_used = True
         if not self._waiting or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+            return False
         name = getattr(func, "__name__", "")
         if _wants_autograd(name, args, kwargs):
             self.start()
-            return func(*args, **kwargs)
-        if name in _PLAIN or is_higher_order(func):
-            return func(*args, **kwargs)
-        with self._no_grad:
-            return func(*args, **kwargs)
+            return False
+        return name not in _PLAIN and not is_higher_order(func)
 
 
 def _wants_autograd(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._interventions import Intervention
+from captum_attngrad.capture._interventions import Intervention, Together
 from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._probe import (
     Change,
@@ -59,7 +59,7 @@ class ProofRuns:
         self._run, self._inputs, self._others = run, inputs, others
         self._random = False
         self._batch = len(inputs[0])
-        self._places = {call.place for call in calls}
+        self._sites = {call.site_index for call in calls}
         # Noise on embeddings harms nothing: token ids among the others get it too.
         embedded = [*inputs, *(o for o in others if _are_ids(o, self._batch))]
         self._embedded = embedded
@@ -111,11 +111,11 @@ class ProofRuns:
     def _evidence(
         self, call: AttentionCall, before: AtCalls, after: Sequence[AtCalls]
     ) -> Evidence:
-        place = call.place
-        if place not in before or any(place not in seen for seen in after):
+        index = call.site_index
+        if index not in before or any(index not in seen for seen in after):
             raise NotProvedError("the model does not always make this call")
         try:
-            return evidence(call.tiles, before[place], [s[place] for s in after])
+            return evidence(call.tiles, before[index], [s[index] for s in after])
         except (RuntimeError, ValueError, IndexError) as error:
             raise NotProvedError(
                 f"the model makes another call when it runs again ({error})"
@@ -234,13 +234,13 @@ class ProofRuns:
                 perturbed(each, positions, change)
                 for each, positions in zip(inputs, change.positions, strict=False)
             ]
-        probe = Probe(self._places, off, self._changes)
+        probe = Probe(self._sites, off, self._changes)
         perturbation = Perturbation(embedded, None if ids else change)
         same = (
             _same_random_numbers(inputs) if self._random else contextlib.nullcontext()
         )
-        with perturbation, same:
-            self._run((*inputs, *others), probe)
+        with same:
+            self._run((*inputs, *others), Together(probe, perturbation))
         self._used |= perturbation.used
         return probe.seen
 

@@ -30,6 +30,7 @@ class SoftmaxCall(AttentionCall):
         self,
         layer: str,
         scopes: tuple[int, ...],
+        site_index: int,
         weights: Tensor,
         dim: int,
         forbidden: Tensor,
@@ -37,7 +38,7 @@ class SoftmaxCall(AttentionCall):
         roles: dict[Axis, Role],
         selected: dict[int, set[int]],
     ) -> None:
-        super().__init__(layer, scopes)
+        super().__init__(layer, scopes, site_index)
         self._raw = weights.detach()
         self._version = version_of(self._raw)
         self._forbidden = forbidden

@@ -24,7 +24,7 @@ class Softmax:
     scores: Tensor | None
     from_linear: bool  # over the output features of a linear layer
     source: Any
-    place: int  # among the fused calls and softmaxes of the forward pass
+    site_index: int
     layer: str = ""
     dropped: bool = False  # an active dropout lies between the softmax and the values
     # Which entries weigh values; None until it is known to be attention.

@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_attngrad._torch import version_of
 from captum_attngrad.capture._layout import Layout
 from captum_attngrad.capture._masks import PairMask, select_rows
+from captum_attngrad.capture._sites import FusedSite
 from captum_attngrad.capture._weighing import Role, Tile
 from captum_attngrad.capture.keys import Keys
 
@@ -39,10 +40,10 @@ class AttentionCall(ABC):
 
     kind: str
 
-    def __init__(self, layer: str, scopes: tuple[int, ...]) -> None:
+    def __init__(self, layer: str, scopes: tuple[int, ...], site_index: int) -> None:
         self.layer = layer
         self.scopes = scopes  # which of the recorded layers the call was made in
-        self.place = 0  # among the fused calls and softmaxes of its forward pass
+        self.site_index = site_index  # among the sites of its forward pass
         self.batch_size = 0
         self.heads = 0
         self.query_length = 0
@@ -167,24 +168,21 @@ class FusedCall(AttentionCall):
         self,
         layer: str,
         scopes: tuple[int, ...],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float | None,
+        site: FusedSite,
         output: Tensor,
         sources: tuple[Any, ...],
     ) -> None:
-        super().__init__(layer, scopes)
-        self._raw = tuple(t.detach() for t in (query, key, value, output))
-        self._raw_mask = None if mask is None else mask.detach()
+        super().__init__(layer, scopes, site.index)
+        tensors = (site.query, site.key, site.value, output)
+        self._raw = tuple(t.detach() for t in tensors)
+        self._raw_mask = None if site.mask is None else site.mask.detach()
         self._versions = tuple(version_of(t) for t in self._raw)
-        self._causal = causal
-        self.scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+        self._causal = site.causal
+        channels = site.query.shape[-1]
+        self.scale = 1 / math.sqrt(channels) if site.scale is None else site.scale
         self._sources = sources
-        self.query_length = query.shape[-2]
-        self.key_length = key.shape[-2]
+        self.query_length = site.query.shape[-2]
+        self.key_length = site.key.shape[-2]
 
     @property
     def sources(self) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ from captum_attngrad.capture._modules import (
     layer_starts,
     named_modules,
 )
+from captum_attngrad.capture._thread_recording import ThreadRecording
 from captum_attngrad.capture._threads import Hook, Owner, registration
 from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
@@ -241,11 +242,12 @@ class Recorder:
             with registration:
                 self._hook_all(modules, around=fused)
             undo.callback(self._forget_thread)
-            intervention = self._options.intervention
-            silent = intervention is not None and intervention.silent
-            if fused or self._options.lazy_graph or silent:
+            intervention = self._options.intervention or Intervention()
+            sees = intervention.sees_operations
+            if fused or self._options.lazy_graph or sees:
                 self._state.stays_on = True
                 self._own_mode().switch_on()
+            intervention.begin()
             self._undo = undo.pop_all()
         return self
 
@@ -258,6 +260,8 @@ class Recorder:
         self._undo.close()
         if error is not None:
             self._drop()
+        elif self._options.intervention is not None:
+            self._options.intervention.end()
 
     def _forget_thread(self) -> None:
         state = self._state
@@ -358,9 +362,8 @@ class Recorder:
         state = self._state
         if state.mode is None:
             calls: list[AttentionCall] = []
-            state.mode = AttentionMode(
-                calls.append, self._where, self.graph, self._options
-            )
+            recording = ThreadRecording(calls.append, self._where, self._options)
+            state.mode = AttentionMode(recording, self.graph)
             with self._lock:
                 if self.threads:
                     self.graph.start()  # in a replica, and for what joins the replicas

@@ -238,7 +238,9 @@ def _layers(
         problem = ""
         if any(call.on_path for call in calls):
             try:
-                directions = {c.place: random_direction(c, generator) for c in calls}
+                directions = {
+                    c.site_index: random_direction(c, generator) for c in calls
+                }
                 error, size, base = _error(
                     runner, directions, inputs, additional_forward_args, dtype
                 )

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from captum_attngrad import AttentionGradient, IntegratedAttentionGradient
 from captum_attngrad.capture import _unused_rows
+from captum_attngrad.capture._sites import FusedSite
 from tests import reference
 
 LENGTH = 300
@@ -75,7 +76,7 @@ def test_gradients_from_the_definition(case: dict) -> None:
         for shape, wanted in zip(case["shapes"], case["wanted"], strict=True)
     ]
     output = _unused_rows.attend_skipping_unused(
-        *inputs, case["mask"], case["causal"], case["scale"]
+        FusedSite(0, *inputs, case["mask"], case["causal"], case["scale"]), inputs[2]
     )
     cotangent = torch.zeros_like(output)
     cotangent[..., case["used"], :] = torch.randn_like(output[..., case["used"], :])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -86,7 +85,6 @@ class OpenRun:
         score (Tensor): what ``score_of`` returned.
         recorder (Recorder): what saw the attention calls.
         arguments (Arguments): what forward_func was called with.
-        surroundings (Any): what the ``surroundings`` gave on entering.
         embeddings (Embeddings, optional): what the embedding layer returned.
         vectors (Tensor, optional): the leaf that was put in the place of it.
     """
@@ -94,7 +92,6 @@ class OpenRun:
     score: Tensor
     recorder: Recorder
     arguments: Arguments
-    surroundings: Any = None
     embeddings: Embeddings | None = None
     vectors: Tensor | None = None
 
@@ -167,7 +164,6 @@ class Runner:
         intervention: Intervention | None = None,
         embedding: Module | None = None,
         put_in: Tensor | None = None,
-        surroundings: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> Run:
         """
         Run the model and score its output.
@@ -179,7 +175,6 @@ class Runner:
             intervention (Intervention, optional): what happens at the attention calls.
             embedding (Module, optional): the layer whose output is of interest.
             put_in (Tensor, optional): what ``embedding`` is made to return.
-            surroundings (Callable, optional): makes a context for the forward pass.
 
         Raises:
             ValueError: if a layer does not run, or has no attention.
@@ -197,7 +192,6 @@ class Runner:
             intervention=intervention,
             embedding=embedding,
             put_in=put_in,
-            surroundings=surroundings,
         ) as opened:
             record = self._found(opened)
             gradient = None
@@ -249,7 +243,6 @@ class Runner:
         intervention: Intervention | None = None,
         embedding: Module | None = None,
         put_in: Tensor | None = None,
-        surroundings: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> Iterator[OpenRun]:
         """Run the model; inside the block its score can be differentiated, whatever
         the caller's gradient mode is. Arguments as for :meth:`run`."""
@@ -264,14 +257,14 @@ class Runner:
             vectors = None if put_in is None else put_in.clone().requires_grad_()
             with contextlib.ExitStack() as around:
                 around.enter_context(torch.set_grad_enabled(graph))
-                entered = seen = None
-                if surroundings is not None:
-                    entered = around.enter_context(surroundings())
+                seen = None
                 if embedding is not None:
                     embeddings = embeddings_of(uncompiled(embedding), put_in=vectors)
                     seen = around.enter_context(embeddings)
-                score = score_of(self._call(arguments, recorder))
-            return OpenRun(score, recorder, arguments, entered, seen, vectors)
+                # An intervention may act on the operations of the score too.
+                around.enter_context(recorder)
+                score = score_of(self._call(arguments))
+            return OpenRun(score, recorder, arguments, seen, vectors)
 
         with self._prepared(inputs, additional_forward_args) as arguments:
             if graph and put_in is None:

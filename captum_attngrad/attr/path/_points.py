@@ -69,7 +69,7 @@ class AttentionPath:
     def __init__(self, runner: Runner, given: Given, record: AttentionRecord) -> None:
         self.runner = runner
         self.given = given
-        self.calls = [call.place for call in record.parts[0]]
+        self.calls = [call.site_index for call in record.parts[0]]
         self._record = record
         self._examples = number_of_examples(given[0])
 
@@ -123,7 +123,7 @@ class AttentionPath:
             RuntimeError: if the model made other calls than with full attention.
         """
         for calls in record.parts:
-            if [call.place for call in calls] != self.calls:
+            if [call.site_index for call in calls] != self.calls:
                 raise RuntimeError(
                     "The model made other attention calls when its attention was "
                     f"scaled ({len(calls)} in place of {len(self.calls)}, or in another"
@@ -175,6 +175,6 @@ class AttentionPath:
             except ValueError:
                 return None
         try:
-            return {call.place: example_dimension(call) for call in record}
+            return {call.site_index: example_dimension(call) for call in record}
         except NotImplementedError:
             return None

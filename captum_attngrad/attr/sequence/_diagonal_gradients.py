@@ -8,8 +8,8 @@ later outputs make of ``O_t``.
 Three ways to the diagonal, all from one forward pass:
 
 * One pass. Where the outputs share nothing but causal self-attention, which
-  :class:`OwnPositions` can keep apart, a backward pass of the sum is enough. A second
-  pass, with the scores multiplied by different powers of two, shows whether that holds:
+  :class:`IsolatePositions` can keep apart, a backward pass of the sum is enough. A
+  second pass, with the scores multiplied by different powers of two, shows whether that holds:
   without influence between outputs each row must come out multiplied by its own factor.
 * Step by step. Where a recurrent decoder puts its outputs together from one part per
   step, a pass from the scores to the parts and one from each part to the attention of
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from captum_attngrad.attr._core.run import gradients
 from captum_attngrad.attr.sequence._isolated_positions import Switch
-from captum_attngrad.attr.sequence._output_parts import OutputParts
+from captum_attngrad.attr.sequence._step_outputs import StepOutputs
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 
 Gradients = list[Tensor | None]  # one for each call, as the call's tensors are laid out
@@ -46,8 +46,8 @@ _ELEMENTS_PER_PASS = 1 << 26
 class Preparation(NamedTuple):
     """How a forward pass was prepared to tell its outputs apart."""
 
-    switch: Switch  # of :class:`OwnPositions`
-    parts: OutputParts
+    switch: Switch  # of :class:`IsolatePositions`
+    steps: StepOutputs
 
 
 class OutputCall(NamedTuple):
@@ -86,8 +86,8 @@ def set_diagonal_gradients(
     found = None
     if by_row and len(outputs) > 2:
         found = _in_one_pass(scores, kept, calls, prepared.switch)
-    elif len(outputs) > 2 and prepared.parts.found:
-        found = _step_by_step(scores, kept, calls, prepared.parts.found)
+    elif len(outputs) > 2 and prepared.steps.found:
+        found = _step_by_step(scores, kept, calls, prepared.steps.found)
     if found is None:
         if outputs_per_pass is None:
             size = output_size + sum(_size(own.call) for own in calls)
