@@ -9,8 +9,9 @@ Three ways to the diagonal, all from one forward pass:
 
 * One pass. Where the outputs share nothing but causal self-attention, which
   :class:`IsolatePositions` can keep apart, a backward pass of the sum is enough. A
-  second pass, with the scores multiplied by different powers of two, shows whether that holds:
-  without influence between outputs each row must come out multiplied by its own factor.
+  second pass, with the scores multiplied by different powers of two, shows whether that
+  holds: without influence between outputs each row must come out multiplied by its own
+  factor.
 * Step by step. Where a recurrent decoder puts its outputs together from one part per
   step, a pass from the scores to the parts and one from each part to the attention of
   its own step are enough, and visit each step once. That parts do not share anything
