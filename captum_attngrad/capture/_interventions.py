@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.capture._anchors import anchored
-from captum_attngrad.capture._layout import ExampleDimension
+from captum_attngrad.capture._layout.layout import ExampleDimension
+from captum_attngrad.capture._layout.weighing import Use
 from captum_attngrad.capture._sites import FusedSite, SoftmaxSite
 from captum_attngrad.capture._softmax_call import SoftmaxCall
-from captum_attngrad.capture._weighing import Use
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 
 

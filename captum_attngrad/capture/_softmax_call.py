@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from captum_attngrad._torch import version_of
-from captum_attngrad.capture._axes import Axis, axes_of
-from captum_attngrad.capture._layout import Layout
+from captum_attngrad.capture._layout.axes import Axis, axes_of
+from captum_attngrad.capture._layout.layout import Layout
+from captum_attngrad.capture._layout.weighing import Role, Tile, tiles_of
 from captum_attngrad.capture._masks import select_rows
-from captum_attngrad.capture._weighing import Role, Tile, tiles_of
 from captum_attngrad.capture.calls import ALL_ROWS, AttentionCall, Rows, widened
 
 

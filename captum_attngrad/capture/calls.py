@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from captum_attngrad._torch import version_of
-from captum_attngrad.capture._layout import Layout
+from captum_attngrad.capture._layout.layout import Layout
+from captum_attngrad.capture._layout.weighing import Role, Tile
 from captum_attngrad.capture._masks import PairMask, select_rows
 from captum_attngrad.capture._sites import FusedSite
-from captum_attngrad.capture._weighing import Role, Tile
 from captum_attngrad.capture.keys import Keys
 
 Rows = slice | Tensor

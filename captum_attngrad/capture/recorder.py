@@ -14,21 +14,21 @@ from torch import Tensor
 from torch.nn import Module, MultiheadAttention
 from torch.utils.hooks import RemovableHandle
 
-from captum_attngrad.capture._interfaces import interfaces
+from captum_attngrad.capture._fused.interfaces import interfaces
 from captum_attngrad.capture._interventions import Intervention
-from captum_attngrad.capture._layouts import Verdict, layouts_of
-from captum_attngrad.capture._lazy_graph import LazyGraph
-from captum_attngrad.capture._mode import AttentionMode
-from captum_attngrad.capture._modules import (
+from captum_attngrad.capture._proof.layouts import Verdict, layouts_of
+from captum_attngrad.capture._recording.lazy_graph import LazyGraph
+from captum_attngrad.capture._recording.mode import AttentionMode
+from captum_attngrad.capture._recording.modules import (
     Named,
     check_layer,
     containing,
     layer_starts,
     named_modules,
 )
+from captum_attngrad.capture._surroundings.threads import Hook, Owner, registration
+from captum_attngrad.capture._surroundings.writes import without_writes
 from captum_attngrad.capture._thread_recording import ThreadRecording
-from captum_attngrad.capture._threads import Hook, Owner, registration
-from captum_attngrad.capture._writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.options import DEFAULT_OPTIONS, CaptureOptions
 

@@ -42,8 +42,8 @@ from captum_attngrad.attr._core.target import (
     target_scores,
 )
 from captum_attngrad.capture._interventions import Intervention
-from captum_attngrad.capture._layouts import layouts_of
-from captum_attngrad.capture._writes import without_writes
+from captum_attngrad.capture._proof.layouts import layouts_of
+from captum_attngrad.capture._surroundings.writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.options import CaptureOptions
 from captum_attngrad.capture.recorder import AttentionRecord, Recorder

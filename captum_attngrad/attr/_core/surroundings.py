@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from captum_attngrad._torch import is_compiled, original, own_parameters
-from captum_attngrad.capture._compiler import uncompiled_code
+from captum_attngrad.capture._surroundings.compiler import uncompiled_code
 
 
 def uncompiled(forward_func: Any) -> Any:

@@ -16,8 +16,8 @@ from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.attr._core.warning import warn
 from captum_attngrad.attr._core.whole_numbers import whole_number
 from captum_attngrad.capture._interventions import Scale
-from captum_attngrad.capture._layout import ExampleDimension
-from captum_attngrad.capture._layouts import example_dimension
+from captum_attngrad.capture._layout.layout import ExampleDimension
+from captum_attngrad.capture._proof.layouts import example_dimension
 from captum_attngrad.capture.recorder import AttentionRecord
 
 Given = tuple[Inputs, TargetType, object | None]  # inputs, target, further arguments

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_attngrad.capture._interventions import Intervention, Operation
-from captum_attngrad.capture._operations import SOFTMAX
-from captum_attngrad.capture._sites import FusedSite, SoftmaxSite
-from captum_attngrad.capture._weighing import (
+from captum_attngrad.capture._layout.weighing import (
     Use,
     fingerprint,
     mixed,
     mixtures,
 )
+from captum_attngrad.capture._sites import FusedSite, SoftmaxSite
+from captum_attngrad.capture._softmax.operations import SOFTMAX
 
 RUNS = 3  # forward passes with changes
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.capture._interventions import Intervention, Together
-from captum_attngrad.capture._layout import Layout
-from captum_attngrad.capture._probe import (
+from captum_attngrad.capture._layout.layout import Layout
+from captum_attngrad.capture._proof.probe import (
     Change,
     Perturbation,
     Probe,
@@ -24,7 +24,7 @@ from captum_attngrad.capture._probe import (
     perturbed,
     whole_change,
 )
-from captum_attngrad.capture._proof import (
+from captum_attngrad.capture._proof.proof import (
     Evidence,
     NotProvedError,
     evidence,
@@ -33,7 +33,7 @@ from captum_attngrad.capture._proof import (
     proved_layout,
     same_keys,
 )
-from captum_attngrad.capture._writes import without_writes
+from captum_attngrad.capture._surroundings.writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import Keys, KeyStatus
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from captum_attngrad._torch import indexing_by_tensors
 from captum_attngrad._transformers import attention_registry
-from captum_attngrad.capture._compiler import uncompiled_code
-from captum_attngrad.capture._kernels import Kernel, Positions
+from captum_attngrad.capture._fused.kernels import Kernel, Positions
 from captum_attngrad.capture._masks import forbidden_scores
+from captum_attngrad.capture._surroundings.compiler import uncompiled_code
 
 # What a thread that records does with a call: (name, function, args, kwargs).
 Hook = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from captum_attngrad.capture._weighing import Role, Tile
+from captum_attngrad.capture._layout.weighing import Role, Tile
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from captum_attngrad._transformers import REGISTRY_ARGUMENTS
 from captum_attngrad.capture._anchors import anchored, gradient_source, own
-from captum_attngrad.capture._interfaces import flex_kernel, registry_kernel
-from captum_attngrad.capture._kernels import Kernel, KernelCall
+from captum_attngrad.capture._fused.interfaces import flex_kernel, registry_kernel
+from captum_attngrad.capture._fused.kernels import Kernel, KernelCall
+from captum_attngrad.capture._fused.unused_rows import attend_skipping_unused
 from captum_attngrad.capture._sites import FusedSite, fused_site
 from captum_attngrad.capture._thread_recording import ThreadRecording
-from captum_attngrad.capture._unused_rows import attend_skipping_unused
 from captum_attngrad.capture.calls import FusedCall
 
 # What a kernel does not say of itself before it has run; None: it is not recorded.

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture import _operations as ops
-from captum_attngrad.capture._axes import Axes, Axis, axes_of, without_data
+from captum_attngrad.capture._layout.axes import Axes, Axis, axes_of, without_data
+from captum_attngrad.capture._layout.weighing import Role
+from captum_attngrad.capture._softmax import operations as ops
 from captum_attngrad.capture._softmax_call import SoftmaxCall
-from captum_attngrad.capture._weighing import Role
 
 
 @dataclass

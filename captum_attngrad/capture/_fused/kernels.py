@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._layout import Layout
+from captum_attngrad.capture._layout.layout import Layout
 from captum_attngrad.capture._masks import BLOCK, PairMask
 from captum_attngrad.capture._sites import FusedSite
 from captum_attngrad.capture.calls import ALL_ROWS, FusedCall, Rows, widened

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._axes import Axis
-from captum_attngrad.capture._weighing import Role, Tile, Use
+from captum_attngrad.capture._layout.axes import Axis
+from captum_attngrad.capture._layout.weighing import Role, Tile, Use
 
 
 @dataclass

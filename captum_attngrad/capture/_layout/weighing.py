@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._axes import Axes, Axis
+from captum_attngrad.capture._layout.axes import Axes, Axis
 
 _MIXTURES = 8
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._layout import Layout
-from captum_attngrad.capture._probe import Change, Seen
-from captum_attngrad.capture._uses import Merged, merge, settled
-from captum_attngrad.capture._weighing import Role, Tile
+from captum_attngrad.capture._layout.layout import Layout
+from captum_attngrad.capture._layout.weighing import Role, Tile
+from captum_attngrad.capture._proof.probe import Change, Seen
+from captum_attngrad.capture._proof.uses import Merged, merge, settled
 from captum_attngrad.capture.keys import KeyStatus
 
 # Differences that are rounding, relative to the largest number of their entry.

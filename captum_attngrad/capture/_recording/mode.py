@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from captum_attngrad._torch import is_higher_order, opened_multi_head_attention
-from captum_attngrad.capture._fused_attention import FusedAttention
-from captum_attngrad.capture._interfaces import running
+from captum_attngrad.capture._fused.attention import FusedAttention
+from captum_attngrad.capture._fused.interfaces import running
 from captum_attngrad.capture._interventions import Operation
-from captum_attngrad.capture._lazy_graph import LazyGraph
-from captum_attngrad.capture._operations import EXP, LOG_SOFTMAX, SOFTMAX
-from captum_attngrad.capture._softmax_attention import SoftmaxAttention
+from captum_attngrad.capture._recording.lazy_graph import LazyGraph
+from captum_attngrad.capture._softmax.attention import SoftmaxAttention
+from captum_attngrad.capture._softmax.operations import EXP, LOG_SOFTMAX, SOFTMAX
 from captum_attngrad.capture._thread_recording import ThreadRecording
 
 

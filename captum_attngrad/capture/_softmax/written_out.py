@@ -22,15 +22,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture import _operations as ops
-from captum_attngrad.capture._axes import (
+from captum_attngrad.capture._layout.axes import (
     Axes,
     Axis,
     broadcast,
     foreign,
     shaped,
 )
-from captum_attngrad.capture._tracks import (
+from captum_attngrad.capture._layout.weighing import (
+    Role,
+    Use,
+    Weighing,
+    einsum_of,
+    of_matmul,
+    of_product,
+)
+from captum_attngrad.capture._softmax import operations as ops
+from captum_attngrad.capture._softmax.tracks import (
     Softmax,
     Track,
     is_basic,
@@ -39,14 +47,6 @@ from captum_attngrad.capture._tracks import (
     where_one_key_goes,
     whole,
     with_entries_taken,
-)
-from captum_attngrad.capture._weighing import (
-    Role,
-    Use,
-    Weighing,
-    einsum_of,
-    of_matmul,
-    of_product,
 )
 
 _DATA = getattr(torch.Tensor.data, "__get__")  # noqa: B009

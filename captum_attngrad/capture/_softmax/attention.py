@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.capture._anchors import anchored, gradient_source
+from captum_attngrad.capture._layout.weighing import Use
 from captum_attngrad.capture._masks import forbidden_scores
 from captum_attngrad.capture._sites import SoftmaxSite
+from captum_attngrad.capture._softmax.tracks import Softmax
+from captum_attngrad.capture._softmax.written_out import WrittenOutAttention
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture._thread_recording import ThreadRecording
-from captum_attngrad.capture._tracks import Softmax
-from captum_attngrad.capture._weighing import Use
-from captum_attngrad.capture._written_out import WrittenOutAttention
 
 
 class SoftmaxAttention:

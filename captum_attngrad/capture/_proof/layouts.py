@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.capture._axes import axes_of
-from captum_attngrad.capture._layout import ExampleDimension, Layout, only_layout
-from captum_attngrad.capture._proof import NotProvedError, RefutedError
-from captum_attngrad.capture._proof_runs import ProofRuns, Run
+from captum_attngrad.capture._layout.axes import axes_of
+from captum_attngrad.capture._layout.layout import ExampleDimension, Layout, only_layout
+from captum_attngrad.capture._layout.weighing import Role, Tile
+from captum_attngrad.capture._proof.proof import NotProvedError, RefutedError
+from captum_attngrad.capture._proof.runs import ProofRuns, Run
 from captum_attngrad.capture._softmax_call import SoftmaxCall
-from captum_attngrad.capture._weighing import Role, Tile
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 from captum_attngrad.capture.keys import Keys
 
