@@ -36,7 +36,13 @@ def query_lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.append(query.shape[-2])
         return F.scaled_dot_product_attention(query, *args, **kwargs)
 
+    def attend_at(site: FusedSite, value: Tensor) -> Tensor:
+        lengths.append(site.query.shape[-2])
+        return at_site(site, value)
+
+    at_site = FusedSite.attend
     monkeypatch.setattr(unused_rows, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(FusedSite, "attend", attend_at)
     return lengths
 
 
