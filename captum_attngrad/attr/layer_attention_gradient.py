@@ -24,7 +24,7 @@ from captum_attngrad.attr._core.layer_calls import (
 from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.capture.calls import ALL_ROWS, AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 Maps = Tensor | list[Tensor]
 Reduce = Literal["head", "key", "query"] | None

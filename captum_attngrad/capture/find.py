@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import Module
 
+from captum_attngrad.capture.context import finish_with_model
 from captum_attngrad.capture.options import CaptureOptions
-from captum_attngrad.capture.recorder import Recorder, finish_with_model
+from captum_attngrad.capture.recorder import Recorder
 
 
 class AttentionLayerInfo(NamedTuple):

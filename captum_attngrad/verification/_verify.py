@@ -17,7 +17,7 @@ from captum_attngrad.attr._core.layer_calls import layer_calls
 from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import KeyStatus
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 from captum_attngrad.verification._variation import (
     Direction,
     Vary,

@@ -9,7 +9,8 @@ from torch.nn import Module
 
 from captum_attngrad.attr._core.warning import warn
 from captum_attngrad.capture.find import find_attention_layers
-from captum_attngrad.capture.recorder import AttentionRecord, Recorder
+from captum_attngrad.capture.record import AttentionRecord
+from captum_attngrad.capture.recorder import Recorder
 
 _NO_PATH = (
     "no gradient reaches them. Either the output does not depend on them, or something "

@@ -12,7 +12,7 @@ from captum_attngrad.attr._core.heads import indices_of_heads, select
 from captum_attngrad.attr._core.queries import Query, check_mask, rows_of_examples
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import KeyStatus
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 Replicas = list[list[AttentionCall]]
 # Scores of one call, ``(batch, heads, ...)``: summed over all its queries (None), over

@@ -46,7 +46,8 @@ from captum_attngrad.capture._proof.layouts import layouts_of
 from captum_attngrad.capture._surroundings.writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.options import CaptureOptions
-from captum_attngrad.capture.recorder import AttentionRecord, Recorder
+from captum_attngrad.capture.record import AttentionRecord
+from captum_attngrad.capture.recorder import Recorder
 
 ScoreOf = Callable[[Any], Tensor]  # the score that is explained, of the model's output
 

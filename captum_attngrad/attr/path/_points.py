@@ -18,7 +18,7 @@ from captum_attngrad.attr._core.whole_numbers import whole_number
 from captum_attngrad.capture._interventions import Scale
 from captum_attngrad.capture._layout.layout import ExampleDimension
 from captum_attngrad.capture._proof.layouts import example_dimension
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 Given = tuple[Inputs, TargetType, object | None]  # inputs, target, further arguments
 

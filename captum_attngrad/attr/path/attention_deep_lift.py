@@ -27,7 +27,7 @@ from captum_attngrad.attr.path._points import AttentionPath, Given, path_points
 from captum_attngrad.capture._interventions import Hold, Together
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 
 class AttentionDeepLift(AttentionGradientAttribution):

@@ -16,7 +16,7 @@ from captum_attngrad.attr._core.layer_calls import (
 from captum_attngrad.attr._core.queries import Query, check_mask, rows_of_examples
 from captum_attngrad.attr._core.reductions import zeros
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 
 def check_sequence(record: AttentionRecord, method: str) -> None:

@@ -28,7 +28,7 @@ from captum_attngrad.attr.propagation._update_rules import (
     relevance_of_two,
 )
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 _Layers = Module | list[Module] | None
 

@@ -30,7 +30,7 @@ from captum_attngrad.attr.sequence._source_attention import (
 )
 from captum_attngrad.attr.sequence._step_outputs import StepOutputs
 from captum_attngrad.capture._interventions import Together
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 
 def explained_calls(
