@@ -214,7 +214,9 @@ class LayerAttentionGradient(PairScoresAttribution):
             return layer_calls(record)
         chosen = []
         for scope, layer in enumerate(self._layers()):
-            replicas = [[c for c in part if scope in c.scopes] for part in record.parts]
+            replicas = [
+                [c for c in part if scope in c.scopes] for part in record.replicas
+            ]
             names = list(dict.fromkeys(call.layer for call in replicas[0]))
             if len(names) > 1:
                 raise ValueError(

@@ -16,7 +16,7 @@ def gradient_source(tensor: Tensor) -> Any:
     return tensor if tensor.is_leaf else get_gradient_edge(tensor)
 
 
-def own(tensor: Tensor) -> Tensor:
+def exclusive(tensor: Tensor) -> Tensor:
     """A tensor with the same data that takes gradients and is used nowhere else."""
     if tensor.requires_grad:
         return tensor.view_as(tensor)

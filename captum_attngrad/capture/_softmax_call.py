@@ -21,7 +21,8 @@ class SoftmaxCall(AttentionCall):
 
     The gradient is taken at the softmax itself, so that a later dropout, cast,
     reshape or change in place does not matter. Entries of the softmax that weigh no
-    value (an attention sink) are no keys: the weights then sum to less than one.
+    value (an attention sink) do not count as keys, so the weights may sum to less than
+    one.
     """
 
     kind = "softmax"
@@ -88,8 +89,8 @@ class SoftmaxCall(AttentionCall):
             raise NotImplementedError(
                 f"The attention weights of layer {self.layer!r}, of shape "
                 f"{tuple(self._raw.shape)}, are reshaped before they weigh values in a "
-                f"way that cannot be followed ({error}). Reshape queries and keys in "
-                "place of weights."
+                f"way that cannot be followed ({error}). Reshape queries and keys "
+                "instead of weights."
             ) from error
 
     def arrange(self, layout: Layout, examples: int) -> None:

@@ -61,12 +61,12 @@ class AttentionCall(ABC):
     @property
     @abstractmethod
     def tiles(self) -> list[Tile]:
-        """The dimensions of the weights as the model has them, cut where their roles
-        change."""
+        """The dimensions of the weights in the model's own layout, cut where their
+        roles change."""
 
     @abstractmethod
     def arrange(self, layout: Layout, examples: int) -> None:
-        """Take the layout as known."""
+        """Set the layout, once it is known."""
 
     @property
     @abstractmethod
@@ -148,7 +148,7 @@ class AttentionCall(ABC):
         return self._gradients
 
     def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
-        """Take over what autograd gave for :attr:`sources`."""
+        """Store what autograd gave for :attr:`sources`."""
         present = tuple(gradient for gradient in gradients if gradient is not None)
         complete = bool(present) and len(present) == len(gradients)
         self._gradients = present if complete else None
@@ -157,8 +157,8 @@ class AttentionCall(ABC):
 class FusedCall(AttentionCall):
     """A call of ``scaled_dot_product_attention``: the weights were never built.
 
-    With ``O = A v`` the gradient is ``dA = dO v^T``, so that ``dO`` is all that is
-    taken from autograd (and ``dv`` where a reduction can use it).
+    With ``O = A v`` the gradient is ``dA = dO v^T``, so all that
+    autograd must give is ``dO`` (and ``dv`` where a reduction can use it).
     """
 
     kind = "scaled_dot_product_attention"
@@ -204,7 +204,7 @@ class FusedCall(AttentionCall):
     def tiles(self) -> list[Tile]:
         sizes = [n for n in self.lead_shape if n != 1]
         tiles = [Tile(0, n, Role.BATCH) for n in sizes]
-        tiles.append(Tile(0, self.query_length, Role.OWN))
+        tiles.append(Tile(0, self.query_length, Role.UNSHARED))
         return [*tiles, Tile(0, self.key_length, Role.KEYS)]
 
     @property
@@ -262,7 +262,7 @@ class FusedCall(AttentionCall):
     def output(self) -> Tensor:
         """``O = A v``, ``(batch, heads, queries, value channels)``."""
         if version_of(self._raw[3]) != self._versions[3]:
-            # The model went on in place on the output: compute it once more.
+            # The model changed the output in place: compute it again.
             self._check_unchanged(0, 1, 2)
             self._output = self.attend(self.value)
             self._raw = (*self._raw[:3], self._output)
@@ -270,7 +270,7 @@ class FusedCall(AttentionCall):
         return self._output
 
     def attend(self, value: Tensor) -> Tensor:
-        """The same fused call with other values, in their dtype."""
+        """The output of the same call for other values, in their dtype."""
         self._check_unchanged(0, 1)
         return _attend(
             self.query, self.key, value, self.pairs.mask, self.pairs.causal, self.scale

@@ -24,10 +24,10 @@ class capture_attention:  # noqa: N801 (a context manager, named as torch's own)
     It sees ``F.scaled_dot_product_attention``, ``nn.MultiheadAttention`` (and so
     ``nn.Transformer`` and its layers) and attention that is written out with a
     softmax, in whatever module they happen. Nothing is recorded outside the chosen
-    layers, and everything is as before when the block is left, also by an exception.
-    Only what the thread runs that entered the block is recorded, and what replicas of
-    the model do that it makes (``nn.DataParallel``); other threads may run or record
-    the same model meanwhile.
+    layers. Everything is as before when the block is left, also by an exception.
+    Only the thread that entered the block is recorded, and the replicas of the model
+    that it makes (``nn.DataParallel``). Other threads may run or record the same model
+    meanwhile.
 
     Args:
 
@@ -82,7 +82,7 @@ class capture_attention:  # noqa: N801 (a context manager, named as torch's own)
 def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRecord:
     """Finish a recording of a model's own call, and run it again to prove layouts."""
     record = recorder.finish()
-    calls = record.parts[0] if record.parts else []
+    calls = record.replicas[0] if record.replicas else []
     if not calls:
         return record
     args, kwargs = recorder.called_with or ((), {})
@@ -139,7 +139,7 @@ def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRe
 
 
 def _holds_examples(name: Any, value: Any, examples: int) -> bool:
-    """Whether an argument is an input of numbers, such as images, and no mask."""
+    """Whether an argument is an input of numbers, such as images, and not a mask."""
     floats = isinstance(value, Tensor) and value.is_floating_point()
     if not floats or value.dim() < 3 or len(value) != examples or "mask" in str(name):
         return False

@@ -15,7 +15,7 @@ from captum_attngrad.capture.recorder import Recorder
 
 class AttentionLayerInfo(NamedTuple):
     r"""
-    What :func:`find_attention_layers` found out about one module.
+    What :func:`find_attention_layers` found in one module.
 
     Attributes:
         name (str): the module's name in the model (``model.get_submodule(name)``).
@@ -42,8 +42,8 @@ class AttentionLayers(tuple[AttentionLayerInfo, ...]):
 
     Attributes:
         lost (tuple of (str, str)): layers with a softmax that weighs values after an
-            operation that cannot be followed, and that operation. They are no part of
-            any score.
+            operation that cannot be followed, and that operation. They are not
+            part of any score.
     """
 
     lost: tuple[tuple[str, str], ...]

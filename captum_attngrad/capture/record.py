@@ -18,19 +18,19 @@ class AttentionRecord:
     Attributes:
         calls (list of AttentionCall): all calls. Where replicas of a model ran in
             threads of their own, the calls of one replica follow those of another.
-        parts (list of lists of AttentionCall): the same, one list per replica, in
+        replicas (list of lists of AttentionCall): the same, one list per replica, in
             the order of their examples. One list for an ordinary model.
         lost (tuple): softmaxes that weigh values after an operation that cannot be
             followed: (layer, operation).
     """
 
     def __init__(self) -> None:
-        self.parts: list[list[AttentionCall]] = []
+        self.replicas: list[list[AttentionCall]] = []
         self.lost: tuple[tuple[str, str], ...] = ()
 
     @property
     def calls(self) -> list[AttentionCall]:
-        return [call for part in self.parts for call in part]
+        return [call for replica in self.replicas for call in replica]
 
     def __len__(self) -> int:
         return len(self.calls)
@@ -81,12 +81,12 @@ class AttentionRecord:
 
     def arrange(self, verdicts: Sequence[Verdict]) -> None:
         """Bring all calls into the layout (batch, heads, queries, keys)."""
-        if len({len(part) for part in self.parts}) > 1:
+        if len({len(calls) for calls in self.replicas}) > 1:
             raise RuntimeError(
                 "The replicas of the model made different numbers of attention calls: "
-                f"{[len(part) for part in self.parts]}."
+                f"{[len(calls) for calls in self.replicas]}."
             )
-        for part in self.parts:
-            for call, verdict in zip(part, verdicts, strict=True):
+        for calls in self.replicas:
+            for call, verdict in zip(calls, verdicts, strict=True):
                 call.arrange(*verdict.of_replica(call))
                 call.keys_are = verdict.keys

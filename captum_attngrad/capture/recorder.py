@@ -101,7 +101,7 @@ class Recorder:
             sees = intervention.sees_operations
             if fused or self._options.lazy_graph or sees:
                 self._state.stays_on = True
-                self._own_mode().switch_on()
+                self._mode_of_thread().switch_on()
             intervention.begin()
             self._undo = undo.pop_all()
         return self
@@ -142,7 +142,7 @@ class Recorder:
         threads = [thread for thread in self.threads if thread[1]]
         if len(threads) > 1:
             threads.sort(key=lambda thread: _replica_order(thread, device_ids))
-        self.record.parts = [list(calls) for _, calls in threads]
+        self.record.replicas = [list(calls) for _, calls in threads]
         self.lost = list(
             dict.fromkeys(each for mode in self._modes for each in mode.lost)
         )
@@ -151,7 +151,7 @@ class Recorder:
         return self.record
 
     def _drop(self) -> None:
-        """Let go of the calls, so that no cycle of references keeps their tensors."""
+        """Forget the calls, so that no cycle of references keeps their tensors alive."""
         for _, calls in self.threads:
             calls.clear()
         self._modes.clear()
@@ -173,7 +173,7 @@ class Recorder:
         if self.model is not None:
             self._handles.append(
                 self.model.register_forward_pre_hook(
-                    Hook(self._note_call), prepend=True, with_kwargs=True
+                    Hook(self._keep_arguments), prepend=True, with_kwargs=True
                 )
             )
 
@@ -187,7 +187,7 @@ class Recorder:
             self.entered.update(frame.starts)
             # A replica of an inner module may be the first to run in its thread, so
             # that any module may have to switch the mode on.
-            mode = self._own_mode()
+            mode = self._mode_of_thread()
             if not recorded:
                 mode.switch_on()
             elif not state.recorded:
@@ -212,12 +212,12 @@ class Recorder:
         self._handles.append(module.register_forward_pre_hook(pre, prepend=True))
         self._handles.append(module.register_forward_hook(post, always_call=True))
 
-    def _own_mode(self) -> AttentionMode:
+    def _mode_of_thread(self) -> AttentionMode:
         """The mode of this thread."""
         state = self._state
         if state.mode is None:
             calls: list[AttentionCall] = []
-            recording = ThreadRecording(calls.append, self._where, self._options)
+            recording = ThreadRecording(calls.append, self._layer, self._options)
             state.mode = AttentionMode(recording, self.graph)
             with self._lock:
                 if self.threads:
@@ -226,7 +226,7 @@ class Recorder:
                 self._modes.append(state.mode)
         return state.mode
 
-    def _where(self) -> tuple[str, tuple[int, ...]]:
+    def _layer(self) -> tuple[str, tuple[int, ...]]:
         stack = [frame for frame in self._state.stack if frame.within]
         scopes = {scope for frame in stack for scope in frame.starts}
         if not scopes:
@@ -234,7 +234,7 @@ class Recorder:
             scopes = set(stack[0].within)
         return stack[-1].name, tuple(sorted(scopes))
 
-    def _note_call(self, module: Module, args: Any, *more: Any) -> None:
+    def _keep_arguments(self, module: Module, args: Any, *more: Any) -> None:
         # While the hook is put on or taken off, other threads may call it without
         # the keyword arguments.
         if self.called_with is None and self._owner.runs(module):
@@ -253,8 +253,8 @@ def _replica_order(
     in the order in which their threads were started, which Python numbers."""
     name, calls = thread
     device = calls[0].device
-    place = -1 if device.type == "cpu" else device.index
-    if device_ids is not None and place in device_ids:
-        place = device_ids.index(place)
+    order = -1 if device.type == "cpu" else device.index
+    if device_ids is not None and order in device_ids:
+        order = device_ids.index(order)
     number = re.search(r"\d+", name)
-    return place, int(number.group()) if number else -1
+    return order, int(number.group()) if number else -1

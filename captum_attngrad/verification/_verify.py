@@ -1,4 +1,4 @@
-"""Verify that attention is seen, and its gradient exact, on a model of one's own."""
+"""Check that the attention of a model is seen, and that its gradient is exact."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def verify(
         layer (torch.nn.Module or list of torch.nn.Module, optional): The modules whose
                     attention is verified.
                     Default: None, all of the model
-        forward_func (Callable, optional): What is called in place of the model.
+        forward_func (Callable, optional): What is called instead of the model.
                     Default: None, the model itself
         additional_forward_args (Any, optional): Further arguments of forward_func, one
                     argument or a tuple.

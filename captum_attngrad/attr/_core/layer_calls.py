@@ -109,7 +109,7 @@ def layer_calls(record: AttentionRecord) -> list[LayerCalls]:
         first[call.layer] = min(scope, first.get(call.layer, scope))
     return [
         LayerCalls(
-            name, [[c for c in part if c.layer == name] for part in record.parts]
+            name, [[c for c in part if c.layer == name] for part in record.replicas]
         )
         for name in sorted(first, key=first.__getitem__)  # keeps the order of equals
     ]

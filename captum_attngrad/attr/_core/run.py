@@ -207,7 +207,7 @@ class Runner:
             self._arrange(record, opened.arguments)
         given = None
         if opened.embeddings is not None:
-            if len(record.parts) > 1:
+            if len(record.replicas) > 1:
                 raise NotImplementedError(
                     "Replicas of a model on several devices cannot be explained along "
                     "a path of embeddings. Pass the model itself "
@@ -389,12 +389,12 @@ class Runner:
     def _calls_of_one_replica(
         self, record: AttentionRecord, arguments: Arguments
     ) -> list[AttentionCall]:
-        if len(record.parts) == 1:
-            return record.parts[0]
+        if len(record.replicas) == 1:
+            return record.replicas[0]
         # The model itself is laid out as its replicas are.
         recorder = self._recorder()
         self._call_alone((*arguments.inputs, *arguments.others), recorder)
-        parts = recorder.finish(self._device_ids).parts
+        parts = recorder.finish(self._device_ids).replicas
         if len(parts) > 1:
             raise NotImplementedError(
                 "Several replicas of a model ran in threads of their own, and no "

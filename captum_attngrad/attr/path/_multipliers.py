@@ -1,11 +1,11 @@
-"""DeepLIFT's rules: the slope between two runs in place of the derivative.
+"""DeepLIFT's rules: the slope between two runs instead of the derivative.
 
 The same model runs on a baseline and on an input. An operation ``y = f(x)`` on single
 numbers gets the multiplier ``(y1 - y0) / (x1 - x0)`` (the rescale rule of Shrikumar et
 al. 2017), a product ``a b`` the mean of the other factor in both runs, and LayerNorm,
 RMSNorm and recurrent networks are taken apart into such operations. With these
 multipliers a backward pass splits the change of the output completely among the changes
-of the inputs. Operations that are none of these keep their derivative.
+of the inputs. All other operations keep their derivative.
 """
 
 from __future__ import annotations

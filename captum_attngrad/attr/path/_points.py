@@ -69,7 +69,7 @@ class AttentionPath:
     def __init__(self, runner: Runner, given: Given, record: AttentionRecord) -> None:
         self.runner = runner
         self.given = given
-        self.calls = [call.site_index for call in record.parts[0]]
+        self.calls = [call.site_index for call in record.replicas[0]]
         self._record = record
         self._examples = number_of_examples(given[0])
 
@@ -122,7 +122,7 @@ class AttentionPath:
         Raises:
             RuntimeError: if the model made other calls than with full attention.
         """
-        for calls in record.parts:
+        for calls in record.replicas:
             if [call.site_index for call in calls] != self.calls:
                 raise RuntimeError(
                     "The model made other attention calls when its attention was "
@@ -164,7 +164,7 @@ class AttentionPath:
         which; in some layouts examples cannot be told apart.
         """
         record = self._record
-        if len(record.parts) > 1:
+        if len(record.replicas) > 1:
             return None
         if record[0].batch_size == 1:
             # One example does not tell: look at two. Where they cannot be kept apart,

@@ -57,7 +57,7 @@ def propagated(
         through (Callable): from rows above a call, ``(batch, queries)``, to rows below.
     """
     replicas = []
-    for calls, chosen in with_queries(record.parts, query):
+    for calls, chosen in with_queries(record.replicas, query):
         rows = row_vector(calls[-1], chosen)
         for call in reversed(calls):
             rows = through(rows.to(call.device), call)

@@ -241,7 +241,7 @@ class AttentionRelevance(AttentionGradientAttribution):
         self, record: AttentionRecord, relevance: MeanRelevance, query: Query
     ) -> tuple[Tensor, Tensor]:
         own, context = [], []
-        for calls, chosen in with_queries(record.parts, query):
+        for calls, chosen in with_queries(record.replicas, query):
             steps = self._steps(calls)
             of_own, of_context = relevance_of_two(steps, relevance)
             call = next((s.call for s in steps if s.queries == 0), calls[0])

@@ -112,7 +112,7 @@ def _in_one_pass(
     """The gradients, or None if one output influences the row of another."""
     factors = _factors(kept).to(scores.dtype)
     sources = [own.call.sources[0] for own in calls]
-    with switch.own_positions_only():
+    with switch.isolated():
         scaled, plain = (
             gradients(scores, sources, cotangents)
             for cotangents in (factors * kept, kept.to(scores.dtype))

@@ -37,15 +37,15 @@ class Switch:
     """Which kind of backward pass is running."""
 
     def __init__(self) -> None:
-        self.own_only = False
+        self.isolating = False
 
     @contextlib.contextmanager
-    def own_positions_only(self) -> Iterator[None]:
-        self.own_only = True
+    def isolated(self) -> Iterator[None]:
+        self.isolating = True
         try:
             yield
         finally:
-            self.own_only = False
+            self.isolating = False
 
 
 class IsolatePositions(Intervention):
@@ -104,14 +104,14 @@ class IsolatePositions(Intervention):
             return product(left, right)
         rows: type[torch.autograd.Function]
         if left.shape[-2:] == square and not left.detach().triu(1).any():
-            rows = _OwnValues
+            rows = _DiagonalValues
         elif (left.shape[-2], right.shape[-1]) == square:
-            rows = _OwnScores
+            rows = _DiagonalScores
         else:
             return product(left, right)
-        shut = _Shut.apply(right, self._switch)  # type: ignore[no-untyped-call]
+        gated = _Gate.apply(right, self._switch)  # type: ignore[no-untyped-call]
         result: Tensor = rows.apply(  # type: ignore[no-untyped-call]
-            product(left, shut), left.detach(), right, self._switch
+            product(left, gated), left.detach(), right, self._switch
         )
         return result
 
@@ -124,14 +124,14 @@ class _IsolatedSite(FusedSite):
 
     def attend(self, value: Tensor) -> Tensor:
         key, query, switch = self.key, self.query, self.switch
-        shut_key, shut_value = (
-            _Shut.apply(t, switch)  # type: ignore[no-untyped-call]
+        gated_key, gated_value = (
+            _Gate.apply(t, switch)  # type: ignore[no-untyped-call]
             for t in (key, value)
         )
-        output = self._attend(shut_key, shut_value)
+        output = self._attend(gated_key, gated_value)
         scale = 1 / math.sqrt(query.shape[-1]) if self.scale is None else self.scale
         mask = None if self.mask is None else self.mask.detach()
-        result: Tensor = _OwnAttention.apply(  # type: ignore[no-untyped-call]
+        result: Tensor = _DiagonalAttention.apply(  # type: ignore[no-untyped-call]
             output, query.detach(), key, value, mask, self.causal, scale, switch
         )
         return result
@@ -149,7 +149,7 @@ def _is_causal(mask: Tensor | None) -> bool:
 # in the layers below, like one whose gradient is 0.
 
 
-class _Shut(torch.autograd.Function):
+class _Gate(torch.autograd.Function):
     """The same tensor; no gradient in passes that keep positions apart."""
 
     @staticmethod
@@ -160,10 +160,10 @@ class _Shut(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        return (None if ctx.switch.own_only else gradients[0]), None
+        return (None if ctx.switch.isolating else gradients[0]), None
 
 
-class _OwnAttention(torch.autograd.Function):
+class _DiagonalAttention(torch.autograd.Function):
     """The same output; in passes that keep positions apart, keys and values get the
     gradient that comes from the query at their own position."""
 
@@ -187,19 +187,19 @@ class _OwnAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if gradient is None or not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.isolating:
             return gradient, None, None, None, None, None, None, None
         output, query, key, value, mask = ctx.saved_tensors
         # O_t = sum_k A_tk v_k:  dv_t = A_tt dO_t,
         # dk_t = A_tt (dO_t . (v_t - O_t)) scale q_t
-        own = _own_weights(query, key, mask, ctx.causal, ctx.scale).to(value.dtype)
+        own = _diagonal_weights(query, key, mask, ctx.causal, ctx.scale).to(value.dtype)
         value_gradient = own * gradient
         effect = (value_gradient * (value - output)).sum(dim=-1, keepdim=True)
         key_gradient = effect.to(query.dtype) * query * ctx.scale
         return gradient, None, key_gradient, value_gradient, None, None, None, None
 
 
-def _own_weights(
+def _diagonal_weights(
     query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float
 ) -> Tensor:
     """``A_tt``, ``(..., positions, 1)``, in blocks of queries."""
@@ -223,7 +223,7 @@ def _own_weights(
     return torch.cat(parts, dim=-1).nan_to_num(0).unsqueeze(-1)
 
 
-class _OwnScores(torch.autograd.Function):
+class _DiagonalScores(torch.autograd.Function):
     """``q k^T``: keys get the gradient from the query at their own position."""
 
     @staticmethod
@@ -238,14 +238,14 @@ class _OwnScores(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if gradient is None or not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.isolating:
             return gradient, None, None, None
         (query,) = ctx.saved_tensors
         own = gradient.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
         return gradient, None, (own * query).transpose(-2, -1), None
 
 
-class _OwnValues(torch.autograd.Function):
+class _DiagonalValues(torch.autograd.Function):
     """``A v``: values get the gradient from the query at their own position."""
 
     @staticmethod
@@ -260,7 +260,7 @@ class _OwnValues(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if gradient is None or not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.isolating:
             return gradient, None, None, None
         (weights,) = ctx.saved_tensors
         own = weights.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)

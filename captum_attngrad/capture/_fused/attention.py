@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_attngrad._transformers import REGISTRY_ARGUMENTS
-from captum_attngrad.capture._anchors import anchored, gradient_source, own
+from captum_attngrad.capture._anchors import anchored, exclusive, gradient_source
 from captum_attngrad.capture._fused.interfaces import flex_kernel, registry_kernel
 from captum_attngrad.capture._fused.kernels import Kernel, KernelCall
 from captum_attngrad.capture._fused.unused_rows import attend_skipping_unused
@@ -17,7 +17,7 @@ from captum_attngrad.capture._sites import FusedSite, fused_site
 from captum_attngrad.capture._thread_recording import ThreadRecording
 from captum_attngrad.capture.calls import FusedCall
 
-# What a kernel does not say of itself before it has run; None: it is not recorded.
+# What a kernel is, which may be known only after it has run; None: do not record it.
 Describe = Callable[[], Kernel | None]
 
 
@@ -117,8 +117,7 @@ class FusedAttention:
         run: Callable[[Tensor], tuple[Tensor, Any]],
         describe: Describe,
     ) -> tuple[Tensor, Any]:
-        """A kernel whose inside cannot be seen: its output, and what else it
-        returns."""
+        """The output of a kernel whose inside is not seen, and what else it returns."""
         others: Any = None
 
         def attend(value: Tensor) -> Tensor:
@@ -129,7 +128,7 @@ class FusedAttention:
         index = self._recording.next_site()
         site = FusedSite(index, query, key, value, scale=scale, kernel=attend)
         output = self._run(site, describe)
-        if others is None:  # an intervention gave the output in its place
+        if others is None:  # an intervention gave the output instead
             attend(value)
             describe()
         return output, others
@@ -146,7 +145,7 @@ class FusedAttention:
         value_sources: tuple[Any, ...] = ()
         if options.value_gradients and torch.is_grad_enabled():
             # A tensor that only this call uses: its gradient is dv *through* it.
-            weighed = own(weighed)
+            weighed = exclusive(weighed)
             value_sources = (gradient_source(weighed),)
         skips = options.skip_unused_rows and site is plain
         if skips and site.kernel is None and site.dropout == 0:

@@ -1,4 +1,4 @@
-"""What comes between a model and its attention kernel.
+"""See the kernels that models call through an interface.
 
 Hugging Face models call their attention through a registry of functions. While
 attention is recorded, each of them is wrapped. A function that is made of operations
@@ -159,8 +159,8 @@ def flex_kernel(
         return _for_each(mask_mod, *torch.broadcast_tensors(*positions)).bool()
 
     def modify(scores: Tensor, positions: Positions) -> Tensor:
-        places = (p.expand(scores.shape) for p in positions)
-        return _for_each(score_mod, scores, *places)
+        indices = (p.expand(scores.shape) for p in positions)
+        return _for_each(score_mod, scores, *indices)
 
     return Kernel("flex_attention", allowed, modify)
 

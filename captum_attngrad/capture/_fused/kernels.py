@@ -1,9 +1,9 @@
 """Attention calls of kernels other than ``scaled_dot_product_attention``.
 
-Such a kernel (flex attention, the flash attention package, a vendor's) is seen from
-outside: queries, keys, values, output. That is enough for the gradient, ``dO v^T``.
+Only the arguments and the output of such a kernel (flex attention, the flash attention
+package, a vendor's) are seen. That is enough for the gradient, ``dO v^T``.
 Weights are computed anew, from what the call says of its mask and its scores, and are
-compared with the output on some rows before anything is made of them.
+checked against the output on some rows before they are used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from captum_attngrad.capture.calls import ALL_ROWS, FusedCall, Rows, widened
 # Example, head, query and key, each (batch or 1, heads or 1, rows or 1, keys or 1).
 Positions = tuple[Tensor, Tensor, Tensor, Tensor]
 
-# What is called agreement with the kernel's output, relative to its largest entry
+# The tolerance for agreement with the kernel's output, relative to its largest entry
 # (float32 kernels may multiply in TensorFloat-32). Other weights are off by far more.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3}
 _TOLERANCE_HALF = 5e-2
@@ -31,7 +31,7 @@ _TOLERANCE_HALF = 5e-2
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a call says of itself.
+    """What the arguments of a call say about it.
 
     Args:
         name (str): what error messages call it.
@@ -79,7 +79,7 @@ class RuleMask(PairMask):
 
 
 class KernelCall(FusedCall):
-    """A call of a kernel that is seen from outside.
+    """A call of a kernel of which only arguments and output are seen.
 
     Args:
         site (FusedSite): queries, keys and values ``(batch, heads, length, channels)``;
@@ -168,8 +168,8 @@ class KernelCall(FusedCall):
         total = torch.zeros_like(widened(self.value[..., :1]))
         for rows in self.pairs.blocks():
             weights = self.weights(rows)
-            part = channels[:, :, rows].to(weights.dtype)
-            total = total + weights.transpose(-2, -1) @ part
+            chunk = channels[:, :, rows].to(weights.dtype)
+            total = total + weights.transpose(-2, -1) @ chunk
         return total
 
     def _positions(self, rows: Rows) -> Positions:

@@ -24,7 +24,7 @@ from captum_attngrad.capture.keys import Keys
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one call."""
+    """What is known about one call."""
 
     layout: Layout
     keys: Keys
@@ -43,7 +43,7 @@ class Verdict:
         return layout, call.tiles[layout.examples].size // max(folded, 1)
 
     def fits(self, call: AttentionCall, batch: int) -> bool:
-        """Whether a call of another forward pass is laid out alike."""
+        """Whether a call of another forward pass has the same layout."""
         tiles = call.tiles
         if len(tiles) != self.tiles:
             return False
@@ -226,7 +226,7 @@ def _described(call: AttentionCall) -> str:
     names = {
         Role.BATCH: "batch-like",
         Role.BROADCAST: "batch-like",
-        Role.OWN: "queries",
+        Role.UNSHARED: "queries",
         Role.KEYS: "keys",
     }
     return " x ".join(f"{t.size} ({names.get(t.role, '?')})" for t in call.tiles)
@@ -240,11 +240,11 @@ def example_dimension(call: AttentionCall) -> ExampleDimension:
     """Where the model's own tensors at a call hold the examples.
 
     Raises:
-        NotImplementedError: in the middle of a dimension.
+        NotImplementedError: the examples are in the middle of a dimension.
     """
     layout, tiles = call.layout, call.tiles
     if layout.examples is None:
-        raise ValueError("one example is in no dimension of its own")
+        raise ValueError("a single example has no dimension of its own")
     tile = tiles[layout.examples]
     if isinstance(call, FusedCall):
         lead = [dim for dim, n in enumerate(call.lead_shape) if n != 1]
@@ -264,5 +264,5 @@ def example_dimension(call: AttentionCall) -> ExampleDimension:
                 return ExampleDimension(dim, True)
     raise NotImplementedError(
         f"The attention weights of layer {call.layer!r} have the examples in the "
-        "middle of a dimension, so that they cannot be scaled one by one."
+        "middle of a dimension, so they cannot be scaled one by one."
     )

@@ -105,8 +105,8 @@ class Probe(Intervention):
         finite = finite.masked_fill(~(finite.abs() < 1e4), 0)
         every = mixtures(finite)
         kept = [_kept(c, len(every)).to(every.device) for c in self._changes]
-        parts = [finite @ (every * of_run[:, None]) for of_run in kept]
-        seen.rows = torch.stack([*parts, finite @ every], dim=-2).cpu()
+        products = [finite @ (every * of_run[:, None]) for of_run in kept]
+        seen.rows = torch.stack([*products, finite @ every], dim=-2).cpu()
         return torch.zeros_like(site.weights) if self._off else site.weights
 
     def weighed(self, index: int, values: Tensor, use: Use) -> None:
@@ -322,10 +322,10 @@ def _block(shape: torch.Size, run: int) -> Tensor:
     for dim, size in enumerate(shape):
         if dim == 0 and len(shape) == 3:
             continue  # the channels of an image
-        part = max(1, size >> (run + 1))
+        extent = max(1, size >> (run + 1))
         start = (0, size // 2)[run]
         index = torch.arange(size)
-        line = (index >= start) & (index < start + part)
+        line = (index >= start) & (index < start + extent)
         mask = mask & line.view(-1, *[1] * (len(shape) - 1 - dim))
     return mask
 
@@ -350,5 +350,5 @@ def other_ids(ids: Tensor, positions: Tensor, change: Change) -> Tensor:
     if len(common) < 2:
         common = torch.stack([common[0], (common[0] - 1).abs()])
     mask = token_mask(ids, positions, change) & torch.isin(ids, common)
-    places = torch.searchsorted(common, ids.contiguous()).clamp_max(len(common) - 1)
-    return torch.where(mask, common[(places + 1) % len(common)], ids)
+    indices = torch.searchsorted(common, ids.contiguous()).clamp_max(len(common) - 1)
+    return torch.where(mask, common[(indices + 1) % len(common)], ids)

@@ -1,4 +1,4 @@
-"""Run a model on changed inputs, and tell what follows for each of its calls."""
+"""Run a model on changed inputs, and decide what this proves about its calls."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ProofRuns:
         state = torch.get_rng_state()
         self._before = self._one(None, True)
         if not torch.equal(torch.get_rng_state(), state):
-            # The model draws random numbers: the same in every run, and in no other.
+            # The model draws random numbers: let every run draw the same.
             torch.set_rng_state(state)
             self._random = True
             self._before = self._one(None, True)
@@ -206,7 +206,8 @@ class ProofRuns:
         return self._whole[which]
 
     def _by_ids(self, call: AttentionCall) -> Evidence | None:
-        """The same from other token ids in place of noise; None: they do not fit."""
+        """The same evidence from other token ids instead of noise; None: the model
+        refuses them."""
         if self._exchanged is None:
             try:
                 self._exchanged = [self._one(c, True, ids=True) for c in self._changes]
@@ -262,7 +263,7 @@ def _copied(argument: Any) -> Any:
 
 @contextlib.contextmanager
 def _same_random_numbers(inputs: Sequence[Any]) -> Iterator[None]:
-    """Dropout and its kind do the same in every run, and leave no trace."""
+    """Dropout and its like do the same in every run, and leave no trace."""
     devices = {i.device for i in inputs if isinstance(i, Tensor) and i.is_cuda}
     with torch.random.fork_rng(devices=[device.index for device in devices]):
         torch.manual_seed(0)

@@ -20,7 +20,7 @@ class LazyGraph:
     and a graph of it would only cost time and memory.
 
     Each operation is run without autograd on its own, and grad mode stays what the
-    caller and the model make it. So there is nothing to switch on at the first
+    caller and the model make it. So nothing needs to be switched on at the first
     attention call, which may be inside a block of the model's (``no_grad``,
     ``enable_grad``) that restores grad mode at its end.
 
@@ -29,8 +29,8 @@ class LazyGraph:
 
     Attributes:
         no_grad (torch.no_grad): the context for operations that are left out.
-        autograd_used (bool): the model used autograd itself, and may have been given
-            something wrong, since part of its graph was left out.
+        autograd_used (bool): the model itself used autograd, whose result may be wrong,
+            since part of the graph was left out.
     """
 
     def __init__(self, lazy: bool) -> None:

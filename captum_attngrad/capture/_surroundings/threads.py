@@ -1,4 +1,4 @@
-"""Whose forward pass it is.
+"""Tell whose forward pass is running.
 
 Hooks sit on modules, and modules are shared: every thread that runs the model calls
 them. They must act only where somebody explains: in the thread that does, and in the
@@ -129,7 +129,7 @@ def _start_marking(module: Module) -> bool:
             _replicate_for_data_parallel,  # of a copy that was made meanwhile
             getattr(type(module), _REPLICATE),  # of a pickle
         ):
-            return False  # somebody else's
+            return False  # of another library
         # A copy binds a method to itself, and a pickle has its name and no more.
         module.__dict__[_REPLICATE] = MethodType(_replicate_for_data_parallel, module)
     _marking[id(module)] = (module, 1 if known is None else known[1] + 1)
