@@ -180,7 +180,7 @@ class Hold(Intervention):
         held (Mapping[int, tuple of AttentionCall]): by site, the call in both passes.
 
     Attributes:
-        given (dict): by site, what the model was given in place of the output or the
+        given (dict): by site, what the model was given instead of the output or the
             weights. The gradients by these show on which calls a score depends.
     """
 

@@ -151,7 +151,7 @@ class Recorder:
         return self.record
 
     def _drop(self) -> None:
-        """Forget the calls, so that no cycle of references keeps their tensors alive."""
+        """Forget the calls, so that no reference cycle keeps their tensors alive."""
         for _, calls in self.threads:
             calls.clear()
         self._modes.clear()

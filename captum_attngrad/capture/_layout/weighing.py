@@ -39,7 +39,7 @@ class Weighing(NamedTuple):
     values_keys: int
 
     def without(self, axes: Axes) -> Weighing:
-        """Leaves out dimensions that the weights got from ``expand`` or another product."""
+        """The same without what the weights got from ``expand`` or other products."""
         own = {d for d, dim in enumerate(axes) if not dim or any(a.stride for a in dim)}
         roles = {dim: role for dim, role in self.roles.items() if dim in own}
         shared = {dim: at for dim, at in self.shared.items() if dim in own}
