@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from captum.log import log_usage
 from torch import Tensor
-from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import PairScoresAttribution
-from captum_attngrad.attr._core.heads import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import check_same_keys, total_over_layers
-from captum_attngrad.attr._core.queries import Query, checked_query
-from captum_attngrad.attr._core.target import LossFunction
+from captum_attngrad.attr._core.selection import Query, checked_query
 
 
 class AttentionGradient(PairScoresAttribution):
@@ -39,83 +33,12 @@ class AttentionGradient(PairScoresAttribution):
     Based on S. Chakraborty, T. Le, P. Gurram and R. Tomsett, *Paying Attention to
     Attention for Explanation* (2020).
 
+    Several layers must have the same keys; their scores are added.
+
     Use it on models in ``eval()`` mode. Do not read the raw gradient as "what happens
     if the token is left out": it is the effect of *more attention* to the token.
-    ``multiply_by_attention=True`` weighs it with the attention that is there.
+    ``multiply_by_attention=True`` weights it by the attention that is there.
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: Module | list[Module] | None = None,
-        device_ids: list[int] | None = None,
-        *,
-        multiply_by_attention: bool = False,
-        center: bool = False,
-        positive_only: bool = False,
-        heads: Heads = None,
-        loss_func: LossFunction | None = None,
-    ) -> None:
-        r"""
-        Args:
-
-            forward_func (Callable or torch.nn.Module): The model, or any function
-                        that runs it. Hugging Face models may be passed as they are:
-                        of an output object, ``.logits`` is explained.
-            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
-                        whose attention is explained. They may contain the attention
-                        at any depth. :func:`find_attention_layers` lists what there
-                        is. Several layers must have the same keys; their scores are
-                        added.
-                        Default: None, every attention layer in ``forward_func``,
-                        which must be a Module then
-            device_ids (list[int], optional): Device ID list, necessary only if
-                        forward_func applies a DataParallel model. If forward_func is
-                        given as the DataParallel model itself, then it is not
-                        necessary to provide this argument.
-                        Default: None
-            multiply_by_attention (bool, optional): Multiply the gradient by the
-                        attention weights, :math:`A \odot G`.
-                        Default: False
-            center (bool, optional): Take the attention-weighted mean of its row off
-                        the gradient, :math:`G_{qk} - \sum_j A_{qj} G_{qj}`. The
-                        weights of a row sum to one, so a constant added to a row of
-                        the gradient means nothing; the centred gradient is free of
-                        it, and does not change when a constant moves between the
-                        values and the output bias. With ``multiply_by_attention``
-                        this is the gradient with respect to the scores before the
-                        softmax.
-                        Default: False
-            positive_only (bool, optional): Set the negative scores of single
-                        (query, key) pairs to 0 before they are summed, as Grad-SAM
-                        (Barkan et al. 2021) does with ``multiply_by_attention``.
-                        What speaks against the output is lost, and the sum over the
-                        queries has no closed form any more: it is taken in blocks of
-                        queries, in bounded memory and in time that grows with
-                        queries x keys.
-                        Default: False
-            heads (list[int] or Tensor, optional): The heads that count: indices, for
-                        every layer alike, or a boolean mask, ``(heads,)`` or
-                        ``(layers, heads)``, with the layers in the order of
-                        ``layer`` (within one module, as they run).
-                        Default: None, all heads
-            loss_func (Callable, optional): ``loss_func(output, target)``, one number
-                        or one number for each example, as
-                        ``torch.nn.functional.cross_entropy``. If given, minus the
-                        loss is explained in place of ``output[target]``. A loss
-                        reduced to one number is computed for each example by itself.
-                        Default: None
-        """
-        super().__init__(
-            forward_func,
-            layer,
-            device_ids,
-            multiply_by_attention=multiply_by_attention,
-            center=center,
-            positive_only=positive_only,
-            heads=heads,
-            loss_func=loss_func,
-        )
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -143,13 +66,13 @@ class AttentionGradient(PairScoresAttribution):
                         forward_func (an attention mask, for example), one argument
                         or a tuple.
                         Default: None
-            query (int or Tensor, optional): Explain one query row in place of the
-                        sum over all: an index that holds for all examples (0 for a
-                        leading CLS token, -1 for the last position), or a tensor of
-                        integers, ``(batch,)``, with one row for each example. Where
-                        a layer is called several times in one forward pass, the
-                        rows of its calls are counted on (with layers that share
-                        one module, as in ALBERT, 0 is a row of the first of them).
+            query (int or Tensor, optional): Explain one query row instead of the sum
+                        over all: an index for all examples (0 for a leading CLS token,
+                        -1 for the last position), or a tensor of integers,
+                        ``(batch,)``, with one row for each example. If a layer is
+                        called several times in one forward pass, its rows are numbered
+                        through all calls (in ALBERT, whose layers share one module, 0
+                        is a row of the first layer).
                         Default: None
 
         Returns:

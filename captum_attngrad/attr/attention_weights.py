@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from captum.log import log_usage
 from torch import Tensor
-from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionAttribution
-from captum_attngrad.attr._core.heads import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import (
     check_same_keys,
@@ -19,8 +14,8 @@ from captum_attngrad.attr._core.layer_calls import (
     total_over_layers,
 )
 from captum_attngrad.attr._core.products import transposed_attention
-from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.reductions import zeros
+from captum_attngrad.attr._core.selection import Query, checked_query
 from captum_attngrad.capture.calls import AttentionCall
 
 
@@ -30,9 +25,9 @@ class AttentionWeights(AttentionAttribution):
     those of one query row), averaged over the heads of a layer and added over the
     layers, :math:`\sum_l \frac{1}{H} \sum_h \sum_q A^{lh}_{qk}`.
 
-    This is the baseline that everybody knows, not an explanation of the output: it
-    has no sign, is the same for every target, and a token may be attended to without
-    any effect. For what attention does to an output, use :class:`AttentionGradient`
+    This is the usual baseline, and not an explanation of the output: it has no sign, is
+    the same for every target, and a token may receive attention without any effect.
+    For the effect of attention on an output, use :class:`AttentionGradient`
     or :class:`IntegratedAttentionGradient`.
 
     Cost: one forward pass without autograd. On fused attention the sum over the
@@ -43,33 +38,6 @@ class AttentionWeights(AttentionAttribution):
     *Attention is not Explanation* (2019); S. Wiegreffe and Y. Pinter, *Attention is
     not not Explanation* (2019).
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: Module | list[Module] | None = None,
-        device_ids: list[int] | None = None,
-        *,
-        heads: Heads = None,
-    ) -> None:
-        r"""
-        Args:
-
-            forward_func (Callable or torch.nn.Module): The model, or any function
-                        that runs it, as for :class:`AttentionGradient`.
-            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
-                        whose attention is summed, as for :class:`AttentionGradient`.
-                        Default: None, every attention layer in ``forward_func``,
-                        which must be a Module then
-            device_ids (list[int], optional): Device ID list, necessary only if
-                        forward_func applies a DataParallel model.
-                        Default: None
-            heads (list[int] or Tensor, optional): The heads that are averaged:
-                        indices, or a boolean mask, as for
-                        :class:`AttentionGradient`.
-                        Default: None, all heads
-        """
-        super().__init__(forward_func, layer, device_ids, heads=heads)
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -86,7 +54,7 @@ class AttentionWeights(AttentionAttribution):
             inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
                         computed, batch first, as for
                         :meth:`AttentionGradient.attribute`.
-            target (optional): Accepted for the sake of one interface and not used:
+            target (optional): Not used; it is there so that all methods are alike:
                         attention weights are the same for every output.
                         Default: None
             additional_forward_args (Any, optional): Further arguments of

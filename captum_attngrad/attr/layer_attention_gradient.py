@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from captum.log import log_usage
 from torch import Tensor
@@ -12,7 +11,6 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import PairScoresAttribution
-from captum_attngrad.attr._core.heads import Heads
 from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import (
     LayerCalls,
@@ -21,8 +19,7 @@ from captum_attngrad.attr._core.layer_calls import (
     layer_calls,
     with_heads,
 )
-from captum_attngrad.attr._core.queries import Query, checked_query
-from captum_attngrad.attr._core.target import LossFunction
+from captum_attngrad.attr._core.selection import Query, checked_query
 from captum_attngrad.capture.calls import ALL_ROWS, AttentionCall
 from captum_attngrad.capture.record import AttentionRecord
 
@@ -41,62 +38,14 @@ class LayerAttentionGradient(PairScoresAttribution):
     ``attribute(..., reduce="head")`` gives one score for each head, and
     :class:`AttentionGradient` one for each token, without building them.
 
+    The options are those of :class:`AttentionGradient`. Each module in ``layer`` may
+    contain its attention at any depth, but only one attention module. With
+    ``layer=None`` the result is a list with one entry for every attention layer. Chosen
+    ``heads`` are returned in the order in which they are given.
+
     Based on S. Chakraborty, T. Le, P. Gurram and R. Tomsett, *Paying Attention to
     Attention for Explanation* (2020).
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: Module | list[Module] | None = None,
-        device_ids: list[int] | None = None,
-        *,
-        multiply_by_attention: bool = False,
-        center: bool = False,
-        positive_only: bool = False,
-        heads: Heads = None,
-        loss_func: LossFunction | None = None,
-    ) -> None:
-        r"""
-        Args:
-
-            forward_func (Callable or torch.nn.Module): The model, or any function
-                        that runs it, as for :class:`AttentionGradient`.
-            layer (torch.nn.Module or list of torch.nn.Module, optional): The
-                        attention modules. A module may contain its attention at any
-                        depth, but only one attention module.
-                        Default: None, every attention layer in ``forward_func``,
-                        which must be a Module then, as a list
-            device_ids (list[int], optional): Device ID list, necessary only if
-                        forward_func applies a DataParallel model.
-                        Default: None
-            multiply_by_attention (bool, optional): Multiply by the attention
-                        weights, as for :class:`AttentionGradient`.
-                        Default: False
-            center (bool, optional): Take the attention-weighted row mean off, as for
-                        :class:`AttentionGradient`.
-                        Default: False
-            positive_only (bool, optional): Set the negative scores of pairs to 0
-                        before any sum, as for :class:`AttentionGradient`.
-                        Default: False
-            heads (list[int] or Tensor, optional): The heads to return, as for
-                        :class:`AttentionGradient`. In the results the chosen heads
-                        stand in the order of the list.
-                        Default: None, all heads
-            loss_func (Callable, optional): Explain minus this loss, as for
-                        :class:`AttentionGradient`.
-                        Default: None
-        """
-        super().__init__(
-            forward_func,
-            layer,
-            device_ids,
-            multiply_by_attention=multiply_by_attention,
-            center=center,
-            positive_only=positive_only,
-            heads=heads,
-            loss_func=loss_func,
-        )
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(

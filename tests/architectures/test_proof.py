@@ -15,6 +15,7 @@ from captum_attngrad import (
     capture_attention,
 )
 from captum_attngrad.attr import AttentionRelevance, AttentionRollout
+from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.capture.keys import KeyStatus
 from tests.architectures.cases import SEQ2SEQ, Case
 from tests.architectures.cases_seq2seq import SEQ2SEQ_CASES
@@ -29,7 +30,7 @@ _PLAIN = (KeyStatus.TOKENS, KeyStatus.MIXED)
 
 
 def statuses(model: nn.Module, arguments: Any, more: Any = None) -> set[KeyStatus]:
-    record = AttentionGradient(model)._record_forward(arguments, more)
+    record = Runner(model, [model]).record(arguments, more)
     return {call.keys_are.status for call in record}
 
 

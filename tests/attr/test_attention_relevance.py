@@ -314,7 +314,7 @@ def test_bad_input() -> None:
         context_layer=modules["y"],
         cross_back_layer=modules["y_to_x"],
     )
-    with pytest.raises(ValueError, match="direction cannot be told"):
+    with pytest.raises(ValueError, match="direction is unknown"):
         method.attribute(alike, 1)
 
 

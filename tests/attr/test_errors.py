@@ -193,7 +193,7 @@ def test_whole_numbers_of_other_kinds_are_targets() -> None:
         ([0, 1], "target holds 2 labels for 4 examples"),
         (torch.tensor([0, 1]), "target holds 2 labels for 4 examples"),
         ([0.5, 1.0], "target holds 2 labels for 4 examples"),
-        (["a", "b", "c", "d"], "cannot be made a tensor of labels"),
+        (["a", "b", "c", "d"], "cannot be converted to a tensor of labels"),
         ([0, 1, 2, 7], r"loss_func failed with labels of torch\.int64.*bounds"),
     ],
 )

@@ -445,7 +445,11 @@ def test_bad_instances() -> None:
         ((PROMPT, torch.tensor([0.5])), ValueError, "dtype torch.float32, expected"),
         ((PROMPT, torch.tensor([3, -1])), ValueError, "0 or more, got -1"),
         ((PROMPT, torch.tensor([3, 99])), ValueError, "id 99 of the answer is out"),
-        ((PROMPT, ANSWER, {"max_new_tokens": 2}), ValueError, "Pass one of the two"),
+        (
+            (PROMPT, ANSWER, {"max_new_tokens": 2}),
+            ValueError,
+            "Pass only one",
+        ),
     ],
 )
 def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> None:

@@ -10,10 +10,10 @@ from captum.attr import GradientAttribution, LayerAttribution
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.heads import Heads, checked_heads
 from captum_attngrad.attr._core.layer_calls import LayerCalls, layer_calls, with_heads
 from captum_attngrad.attr._core.reductions import PairScores
 from captum_attngrad.attr._core.run import Runner
+from captum_attngrad.attr._core.selection import Heads, checked_heads
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.capture.record import AttentionRecord
 
@@ -32,6 +32,22 @@ class AttentionAttribution(LayerAttribution):
         *,
         heads: Heads = None,
     ) -> None:
+        r"""
+        Args:
+
+            forward_func (Callable or torch.nn.Module): The model, or any function
+                        that runs it, as for :class:`AttentionGradient`.
+            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
+                        whose attention is used, as for :class:`AttentionGradient`.
+                        Default: None, every attention layer in ``forward_func``,
+                        which must be a Module then
+            device_ids (list[int], optional): Device ID list, necessary only if
+                        forward_func applies a DataParallel model.
+                        Default: None
+            heads (list[int] or Tensor, optional): The heads that are used: indices,
+                        or a boolean mask, as for :class:`AttentionGradient`.
+                        Default: None, all heads
+        """
         if layer is None and not isinstance(forward_func, Module):
             name = getattr(forward_func, "__name__", type(forward_func).__name__)
             raise ValueError(
@@ -97,6 +113,12 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
         changed.loss_func = loss_func
         return changed
 
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: the gradient is multiplied by the attention weights, or by what changes
+        between two inputs."""
+        return True
+
     def compute_convergence_delta(self, *_: Any, **__: Any) -> Tensor:
         """
         Not for every attribution: see ``has_convergence_delta()``.
@@ -137,6 +159,54 @@ class PairScoresAttribution(AttentionGradientAttribution):
         heads: Heads = None,
         loss_func: LossFunction | None = None,
     ) -> None:
+        r"""
+        Args:
+
+            forward_func (Callable or torch.nn.Module): The model, or any function
+                        that runs it. Hugging Face models may be passed as they are:
+                        of an output object, ``.logits`` is explained.
+            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
+                        whose attention is explained. They may contain the attention
+                        at any depth. :func:`find_attention_layers` lists what there
+                        is.
+                        Default: None, every attention layer in ``forward_func``,
+                        which must be a Module then
+            device_ids (list[int], optional): Device ID list, necessary only if
+                        forward_func applies a DataParallel model. If forward_func is
+                        given as the DataParallel model itself, then it is not
+                        necessary to provide this argument.
+                        Default: None
+            multiply_by_attention (bool, optional): Multiply the gradient by the
+                        attention weights, :math:`A \odot G`.
+                        Default: False
+            center (bool, optional): Subtract the attention-weighted mean of its row
+                        from the gradient, :math:`G_{qk} - \sum_j A_{qj} G_{qj}`. The
+                        weights of a row sum to one, so a constant added to a row of
+                        the gradient means nothing; the centered gradient is free of
+                        it, and does not change when a constant moves between the
+                        values and the output bias. With ``multiply_by_attention``
+                        this is the gradient with respect to the scores before the
+                        softmax.
+                        Default: False
+            positive_only (bool, optional): Set the negative scores of single
+                        (query, key) pairs to 0 before they are summed, as Grad-SAM
+                        (Barkan et al. 2021) does with ``multiply_by_attention``.
+                        What opposes the output is lost, and the sum over the queries
+                        no longer has a closed form: it is taken in blocks of queries,
+                        in bounded memory and in time that grows with queries x keys.
+                        Default: False
+            heads (list[int] or Tensor, optional): The heads that count: indices, for
+                        every layer alike, or a boolean mask, ``(heads,)`` or
+                        ``(layers, heads)``, with the layers in the order of
+                        ``layer`` (within one module, as they run).
+                        Default: None, all heads
+            loss_func (Callable, optional): ``loss_func(output, target)``, one number
+                        or one number for each example, such as
+                        ``torch.nn.functional.cross_entropy``. If given, minus the
+                        loss is explained instead of ``output[target]``. A loss that is
+                        reduced to one number is computed for each example separately.
+                        Default: None
+        """
         super().__init__(
             forward_func, layer, device_ids, heads=heads, loss_func=loss_func
         )

@@ -8,15 +8,15 @@ from typing import Any
 from torch.nn import Module
 
 from captum_attngrad.attr._core.warning import warn
+from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.find import find_attention_layers
-from captum_attngrad.capture.record import AttentionRecord
 from captum_attngrad.capture.recorder import Recorder
 
 _NO_PATH = (
     "no gradient reaches them. Either the output does not depend on them, or something "
-    "on the way cannot be differentiated (a detach, an integer or quantized layer, an "
-    "operation without a backward pass). Explain the model before quantization, or "
-    "another output."
+    "on the way cannot be differentiated (a detach, torch.no_grad in forward_func, an "
+    "integer or quantized layer, an operation without a backward pass). Explain the "
+    "model before quantization, or another output."
 )
 
 
@@ -73,32 +73,33 @@ def _untracked(recorder: Recorder) -> str:
     )
 
 
-def check_every_layer_on_path(
-    record: AttentionRecord, layers: Sequence[Module]
+def check_on_path(
+    calls: Sequence[AttentionCall], needed: Sequence[Module] = ()
 ) -> None:
-    """
-    Raises:
-        RuntimeError: if the score does not depend on the attention of a layer.
-    """
-    reached = {s for call in record if call.on_path for s in call.scopes}
-    for i, layer in enumerate(layers):
-        if i not in reached:
-            raise RuntimeError(
-                f"The attention weights of layer {type(layer).__name__} are not on "
-                f"the path to the output that is explained: {_NO_PATH}"
-            )
-
-
-def check_some_layer_on_path(record: AttentionRecord) -> None:
     """
     Layers on which the score does not depend count as 0, with a warning.
 
+    Args:
+        calls (sequence of AttentionCall): calls with gradients.
+        needed (sequence of Module): layers on which the score must depend.
+
     Raises:
-        RuntimeError: if the score depends on none of them.
+        RuntimeError: if the score depends on no call, or not on a needed layer.
     """
-    reached = {call.layer for call in record if call.on_path}
-    others = ", ".join(repr(n) for n in sorted({c.layer for c in record} - reached))
-    if not reached:
+    reached = {scope for call in calls if call.on_path for scope in call.scopes}
+    for i, layer in enumerate(needed):
+        if i not in reached:
+            names = sorted({repr(call.layer) for call in calls if i in call.scopes})
+            raise RuntimeError(
+                f"The attention weights of layer {type(layer).__name__} "
+                f"({', '.join(names)}) are not on the path to the output that is "
+                f"explained: {_NO_PATH}"
+            )
+    if needed:
+        return
+    used = {call.layer for call in calls if call.on_path}
+    others = ", ".join(repr(n) for n in sorted({c.layer for c in calls} - used))
+    if not used:
         raise RuntimeError(
             f"None of the attention weights ({others}) are on the path to the output "
             f"that is explained: {_NO_PATH}"

@@ -1,4 +1,4 @@
-"""What an embedding layer gives, seen or exchanged during a forward pass."""
+"""The output of an embedding layer, seen or replaced during a forward pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_embedding(embedding: Any) -> Module:
 
 
 class Embeddings:
-    """What one embedding layer gave in one forward pass, and was made to give."""
+    """What one embedding layer returned in one forward pass."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -50,29 +50,33 @@ class Embeddings:
                 f"The embedding layer {self._name} returns {found}, expected a tensor "
                 "(batch, tokens, features)."
             )
-        return given.detach()
+        return given
 
     def add(self, given: Any) -> None:
-        self._given.append(given)
+        # A copy, since the model may go on in place.
+        self._given.append(given.detach().clone() if torch.is_tensor(given) else given)
 
 
 @contextmanager
-def embeddings_of(module: Module, put_in: Tensor | None = None) -> Iterator[Embeddings]:
-    """See what ``module`` returns while the block runs, and return ``put_in`` in its
-    place if there is one."""
+def embeddings_of(
+    module: Module, replacement: Tensor | None = None
+) -> Iterator[Embeddings]:
+    """See what ``module`` returns while the block runs, and replace it if a replacement
+    is given."""
     seen = Embeddings(type(module).__name__)
 
     def after(_: Module, args: Any, output: Any) -> Tensor | None:
         seen.add(output)
-        if put_in is None:
+        if replacement is None:
             return None
-        if torch.is_tensor(output) and output.shape != put_in.shape:
+        if torch.is_tensor(output) and output.shape != replacement.shape:
             raise RuntimeError(
                 f"The embedding layer {type(module).__name__} returned "
-                f"{tuple(output.shape)} in one forward pass and {tuple(put_in.shape)} "
-                "in another. What it embeds must not depend on the size of the batch."
+                f"{tuple(output.shape)} in one forward pass and "
+                f"{tuple(replacement.shape)} in another. What it embeds must not "
+                "depend on the size of the batch."
             )
-        return put_in.clone()  # a model may write to what it embeds
+        return replacement.clone()  # a model may write to what it embeds
 
     with hooked(module.register_forward_hook, after):
         yield seen

@@ -33,7 +33,7 @@ class PairScores:
 
     Args:
         multiply (bool): multiply the gradient by the attention weights.
-        center (bool): take the weighted row mean ``D_q`` off the gradient.
+        center (bool): subtract the weighted row mean ``D_q`` from the gradient.
         positive_only (bool): set negative scores of pairs to 0.
     """
 
@@ -100,7 +100,9 @@ class PairScores:
 
     def of_queries(self, call: AttentionCall) -> Tensor:
         """Summed over all keys, ``(batch, heads, queries)``."""
-        if not isinstance(call, FusedCall) or not call.on_path:
+        if not call.on_path:
+            return zeros(call, call.heads, call.query_length)
+        if not isinstance(call, FusedCall):
             return self.of_pairs(call).sum(dim=3)
         if self.positive_only or (self.multiply and self.center):
             parts = [self.of_pairs(call, rows).sum(dim=3) for rows in tiles(call)]
@@ -111,7 +113,7 @@ class PairScores:
         if self.multiply:
             return row_mean  # sum_k A_qk G_qk = D_q
         # sum_k m_qk G_qk = dO_q . (sum_k m_qk v_k), with a count of the keys as one
-        # more channel where D_q is taken off each of them
+        # more channel where D_q is subtracted from each of them
         ones = torch.ones_like(value[..., :1])
         sums = _sum_over_keys(call.pairs, torch.cat([value, ones], dim=-1))
         scores = (sums[..., :-1] * output_gradient).sum(dim=-1)

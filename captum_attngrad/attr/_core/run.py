@@ -7,9 +7,8 @@ the gradient of a model's output.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,24 +16,20 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType, formatted_arguments, formatted_inputs
 from captum_attngrad.attr._core.checks import (
-    check_every_layer_on_path,
     check_layers_found,
-    check_some_layer_on_path,
+    check_on_path,
     warn_of_untracked,
 )
-from captum_attngrad.attr._core.embedding import (
-    Embeddings,
-    embeddings_of,
-    embeddings_off_path,
-)
-from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
-from captum_attngrad.attr._core.surroundings import (
+from captum_attngrad.attr._core.embedding import embeddings_of, embeddings_off_path
+from captum_attngrad.attr._core.environment import (
     gradients_allowed,
     not_compiled,
     uncompiled,
-    usable,
+    without_inference_tensors,
     without_replicas,
 )
+from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
+from captum_attngrad.attr._core.run_result import Arguments, OpenRun, Run
 from captum_attngrad.attr._core.target import (
     LossFunction,
     loss_scores,
@@ -50,51 +45,6 @@ from captum_attngrad.capture.record import AttentionRecord
 from captum_attngrad.capture.recorder import Recorder
 
 ScoreOf = Callable[[Any], Tensor]  # the score that is explained, of the model's output
-
-
-class Run(NamedTuple):
-    """What one forward pass, and perhaps one backward pass, gave.
-
-    Attributes:
-        record (AttentionRecord): the attention calls, in a known layout. After a run
-            with a graph they have gradients, or are known to have no influence.
-        score (Tensor): ``(batch,)``.
-        embeddings (Tensor, optional): what the embedding layer returned, detached, in
-            the model's own layout.
-        embedding_gradient (Tensor, optional): of the score, by the embeddings that
-            were put in.
-    """
-
-    record: AttentionRecord
-    score: Tensor
-    embeddings: Tensor | None = None
-    embedding_gradient: Tensor | None = None
-
-
-class Arguments(NamedTuple):
-    """What forward_func is called with."""
-
-    inputs: tuple[Tensor, ...]
-    others: tuple[Any, ...]
-
-
-@dataclass
-class OpenRun:
-    """A forward pass whose graph is still there.
-
-    Attributes:
-        score (Tensor): what ``score_of`` returned.
-        recorder (Recorder): what saw the attention calls.
-        arguments (Arguments): what forward_func was called with.
-        embeddings (Embeddings, optional): what the embedding layer returned.
-        vectors (Tensor, optional): the leaf that was put in the place of it.
-    """
-
-    score: Tensor
-    recorder: Recorder
-    arguments: Arguments
-    embeddings: Embeddings | None = None
-    vectors: Tensor | None = None
 
 
 def gradients(
@@ -161,10 +111,7 @@ class Runner:
         additional_forward_args: object | None,
         *,
         graph: bool,
-        value_gradients: bool = True,
-        intervention: Intervention | None = None,
-        embedding: Module | None = None,
-        put_in: Tensor | None = None,
+        **options: Any,
     ) -> Run:
         """
         Run the model and score its output.
@@ -172,10 +119,7 @@ class Runner:
         Args:
             inputs, target, additional_forward_args: as for ``attribute``.
             graph (bool): whether the score is differentiated.
-            value_gradients (bool): whether calls need the gradients of their values.
-            intervention (Intervention, optional): what happens at the attention calls.
-            embedding (Module, optional): the layer whose output is of interest.
-            put_in (Tensor, optional): what ``embedding`` is made to return.
+            **options: as for :meth:`open`. ``value_gradients`` is ``graph`` by default.
 
         Raises:
             ValueError: if a layer does not run, or has no attention.
@@ -184,15 +128,10 @@ class Runner:
             NotImplementedError: if replicas of the model run, and ``embedding`` is
                 given.
         """
+        score_of = self.score_of(target, inputs)
+        options = {"value_gradients": graph, **options}
         with self.open(
-            inputs,
-            additional_forward_args,
-            self.score_of(target, inputs),
-            graph=graph,
-            value_gradients=graph and value_gradients,
-            intervention=intervention,
-            embedding=embedding,
-            put_in=put_in,
+            inputs, additional_forward_args, score_of, graph=graph, **options
         ) as opened:
             record = self._found(opened)
             gradient = None
@@ -205,7 +144,7 @@ class Runner:
                     if gradient is None:
                         raise embeddings_off_path()
             self._arrange(record, opened.arguments)
-        given = None
+        embeddings = None
         if opened.embeddings is not None:
             if len(record.replicas) > 1:
                 raise NotImplementedError(
@@ -213,8 +152,8 @@ class Runner:
                     "a path of embeddings. Pass the model itself "
                     "(data_parallel.module)."
                 )
-            given = None if put_in is not None else opened.embeddings.given
-        return Run(record, opened.score, given, gradient)
+            embeddings = opened.embeddings.given if opened.vectors is None else None
+        return Run(record, opened.score.detach(), embeddings, gradient)
 
     def record(
         self, inputs: Inputs, additional_forward_args: object | None
@@ -239,28 +178,33 @@ class Runner:
         score_of: ScoreOf,
         *,
         graph: bool,
-        value_gradients: bool = False,
-        several_backward_passes: bool = False,
-        intervention: Intervention | None = None,
         embedding: Module | None = None,
-        put_in: Tensor | None = None,
+        replacement: Tensor | None = None,
+        **capture: Any,
     ) -> Iterator[OpenRun]:
-        """Run the model; inside the block its score can be differentiated, whatever
-        the caller's gradient mode is. Arguments as for :meth:`run`."""
+        """
+        Run the model. Inside the block its score can be differentiated, whatever the
+        caller's gradient mode is.
+
+        Args:
+            inputs, additional_forward_args: as for ``attribute``.
+            score_of (Callable): what makes a tensor out of the model's output.
+            graph (bool): whether the run has a graph.
+            embedding (Module, optional): the layer whose output is of interest.
+            replacement (Tensor, optional): what ``embedding`` returns instead.
+            **capture: as for :meth:`_recorder`.
+        """
 
         def forward(arguments: Arguments, lazy: bool) -> OpenRun:
-            recorder = self._recorder(
-                value_gradients=value_gradients,
-                lazy=lazy,
-                intervention=intervention,
-                backward_passes=several_backward_passes,
-            )
-            vectors = None if put_in is None else put_in.clone().requires_grad_()
+            recorder = self._recorder(lazy=lazy, **capture)
+            vectors = None
+            if replacement is not None:
+                vectors = replacement.clone().requires_grad_()
             with contextlib.ExitStack() as around:
                 around.enter_context(torch.set_grad_enabled(graph))
                 seen = None
                 if embedding is not None:
-                    embeddings = embeddings_of(uncompiled(embedding), put_in=vectors)
+                    embeddings = embeddings_of(uncompiled(embedding), vectors)
                     seen = around.enter_context(embeddings)
                 # An intervention may act on the operations of the score too.
                 around.enter_context(recorder)
@@ -268,7 +212,7 @@ class Runner:
             return OpenRun(score, recorder, arguments, seen, vectors)
 
         with self._prepared(inputs, additional_forward_args) as arguments:
-            if graph and put_in is None:
+            if graph and replacement is None:
                 yield _lazily(lambda lazy: forward(arguments, lazy))
             else:
                 yield forward(arguments, False)
@@ -295,15 +239,12 @@ class Runner:
         self._arrange(record, opened.arguments)
         return record
 
-    def check_on_path(self, record: AttentionRecord) -> None:
+    def check_on_path(self, calls: Iterable[AttentionCall]) -> None:
         """
         Raises:
             RuntimeError: if the score does not depend on the attention weights.
         """
-        if self._needs_every_layer:
-            check_every_layer_on_path(record, self.layers)
-        else:
-            check_some_layer_on_path(record)
+        check_on_path(list(calls), self.layers if self._needs_every_layer else ())
 
     # -- one forward pass -------------------------------------------------------------
 
@@ -318,7 +259,9 @@ class Runner:
         formatted = formatted_inputs(inputs)
         others = formatted_arguments(additional_forward_args)
         with gradients_allowed(modules), not_compiled(modules):
-            yield Arguments(usable(formatted), usable(others))
+            yield Arguments(
+                without_inference_tensors(formatted), without_inference_tensors(others)
+            )
 
     def _recorder(
         self,
@@ -326,26 +269,31 @@ class Runner:
         value_gradients: bool = False,
         lazy: bool = False,
         intervention: Intervention | None = None,
-        backward_passes: bool = False,
+        several_backward_passes: bool = False,
     ) -> Recorder:
-        """``backward_passes``: there will be several, or one with a batch of
-        cotangents."""
-        model = self.forward_func if isinstance(self.forward_func, Module) else None
+        """
+        Args:
+            value_gradients (bool): whether calls need the gradients of their values.
+            lazy (bool): whether the graph begins at the first attention call.
+            intervention (Intervention, optional): what happens at the attention calls.
+            several_backward_passes (bool): whether there will be several, or one with
+                a batch of cotangents.
+        """
+        is_module = isinstance(self.forward_func, Module)
         return Recorder(
             self.layers,
-            model=model,
+            model=self.forward_func if is_module else None,
             options=CaptureOptions(
                 value_gradients=value_gradients,
                 lazy_graph=lazy,
-                skip_unused_rows=not backward_passes,
+                skip_unused_rows=not several_backward_passes,
                 intervention=intervention,
             ),
         )
 
     def _call(self, arguments: Arguments, recorder: Recorder | None = None) -> Any:
         with recorder or contextlib.nullcontext():
-            given = map(without_writes, (*arguments.inputs, *arguments.others))
-            return self.forward_func(*given)
+            return self.forward_func(*map(without_writes, arguments.all))
 
     # -- what was recorded ------------------------------------------------------------
 
@@ -356,7 +304,7 @@ class Runner:
             opened.recorder,
             self.layers,
             self.forward_func,
-            (*opened.arguments.inputs, *opened.arguments.others),
+            opened.arguments.all,
         )
         warn_of_untracked(opened.recorder)
         return record
@@ -393,7 +341,7 @@ class Runner:
             return record.replicas[0]
         # The model itself is laid out as its replicas are.
         recorder = self._recorder()
-        self._call_alone((*arguments.inputs, *arguments.others), recorder)
+        self._call_alone(arguments.all, recorder)
         parts = recorder.finish(self._device_ids).replicas
         if len(parts) > 1:
             raise NotImplementedError(
@@ -409,7 +357,7 @@ class Runner:
         output = output_tensor(self._call(arguments, recorder))
         record = recorder.finish()
         record.compute_gradients(output.sum())
-        check_some_layer_on_path(record)
+        check_on_path(record.calls)
 
 
 def _lazily(forward: Callable[[bool], OpenRun]) -> OpenRun:

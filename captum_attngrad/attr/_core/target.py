@@ -100,8 +100,8 @@ def loss_scores(
 
 
 def _row_by_row(output: Tensor, examples: int) -> Tensor:
-    """The output, if it has one row for each example. For one example a number without
-    any dimension will do, as in Captum."""
+    """The output, if it has one row for each example. For one example, a number without
+    a dimension is allowed, as in Captum."""
     if output.is_complex():
         raise ValueError(
             f"forward_func returned {output.dtype}: a score is a real number. Return "
@@ -114,7 +114,7 @@ def _row_by_row(output: Tensor, examples: int) -> Tensor:
             f"forward_func returned {_count(len(output), 'row')} (shape "
             f"{tuple(output.shape)}) for {_count(examples, 'example')} (dimension 0 of "
             "the inputs): it must return one row for each example, in their order. "
-            "Leave means and sums over the batch and the choice of examples out of it."
+            "Take no mean or sum over the batch in it, and select no examples."
         )
     return output
 
@@ -125,9 +125,15 @@ def _count(number: int, of: str) -> str:
 
 # -- targets ------------------------------------------------------------------------
 
+_INDEX = "an index must be an integer"
+_FORMS = (
+    "Pass one integer (or tuple) for all examples, or a list or 1D tensor with one for "
+    "each."
+)
 
-def _is_whole(value: Any) -> bool:
-    """An integer, also one of numpy's; no bool, which would be class 0 or 1."""
+
+def _is_integer(value: Any) -> bool:
+    """Also one of numpy's, but not a bool, which would be class 0 or 1."""
     return hasattr(type(value), "__index__") and not isinstance(value, (bool, Tensor))
 
 
@@ -145,7 +151,7 @@ def _index(target: Any, examples: int) -> Any:
                 f"it has shape {tuple(target.shape)} for {examples} examples. {_FORMS}"
             )
         return target.long()
-    if _is_whole(target):
+    if _is_integer(target):
         return operator.index(target)
     if isinstance(target, tuple):
         return tuple(i if isinstance(i, slice) else _one_index(i) for i in target)
@@ -156,35 +162,25 @@ def _index(target: Any, examples: int) -> Any:
             f"it holds {len(target)} entries for {examples} examples. {_FORMS}"
         )
     if all(isinstance(entry, tuple) for entry in target):
-        return [tuple(_one_index(i) for i in entry) for entry in target]
-    return [_one_index(entry) for entry in target]
-
-
-_INDEX = "an index must be an integer"
-_FORMS = (
-    "Pass one integer (or tuple) for all examples, or a list or 1D tensor with one for "
-    "each."
-)
+        return [tuple(map(_one_index, entry)) for entry in target]
+    return list(map(_one_index, target))
 
 
 def _one_index(value: Any) -> int:
     if isinstance(value, Tensor) and value.numel() == 1:
         return int(_index(value, 1))
-    if not _is_whole(value):
+    if not _is_integer(value):
         raise ValueError(f"{_INDEX}, got {value!r:.80} ({type(value).__name__}).")
     return operator.index(value)
 
 
 def _check_range(output: Tensor, target: Any) -> None:
-    """For targets that choose in dimension 1 alone; tuples are left to indexing."""
+    """Check targets that index dimension 1 alone; indexing itself checks tuples."""
     if output.dim() < 2:
         return
-    if isinstance(target, Tensor):
-        indices = target.tolist()
-    else:
-        indices = target if isinstance(target, list) else [target]
+    indices = target.tolist() if isinstance(target, Tensor) else target
     classes = output.shape[1]
-    for index in indices:
+    for index in indices if isinstance(indices, list) else [indices]:
         if isinstance(index, int) and not -classes <= index < classes:
             raise ValueError(
                 f"target {index} is out of range: forward_func returned shape "
@@ -196,8 +192,8 @@ def _check_range(output: Tensor, target: Any) -> None:
 
 
 def _labels(target: Any, output: Tensor) -> Any:
-    """What ``loss_func`` gets as its second argument: for numbers a tensor with one
-    for each example, for anything else what the caller has passed."""
+    """The second argument of ``loss_func``: for numbers, a tensor with one for each
+    example; for anything else, what the caller has passed."""
     examples = len(output)
     numbers = target if isinstance(target, list) else [target]
     if any(isinstance(number, bool) for number in numbers):
@@ -205,7 +201,7 @@ def _labels(target: Any, output: Tensor) -> Any:
             f"target={target!r:.200} holds a bool, expected labels as loss_func takes "
             "them: pass the number of the class (or a tensor)."
         )
-    if _is_whole(target):
+    if _is_integer(target):
         return torch.full((examples,), operator.index(target), device=output.device)
     if isinstance(target, float):
         return output.new_full((examples,), target)
@@ -214,8 +210,8 @@ def _labels(target: Any, output: Tensor) -> Any:
             target = torch.tensor(target)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"target={target!r:.200} cannot be made a tensor of labels, with one "
-                f"for each example: {error}"
+                f"target={target!r:.200} cannot be converted to a tensor of labels, "
+                f"with one for each example: {error}"
             ) from error
         kind = output.dtype if target.is_floating_point() else target.dtype
         target = target.to(output.device, kind)
@@ -250,9 +246,9 @@ def _labels_of(target: Any, example: int, examples: int) -> Any:
     if not target.dim() or len(target) != examples:
         raise ValueError(
             f"loss_func returns one number for all {examples} examples, and target has "
-            f"shape {tuple(target.shape)}, so the labels of one example cannot be told."
-            " Pass labels with the examples in dimension 0, or a loss_func that "
-            "returns one number for each example (reduction='none')."
+            f"shape {tuple(target.shape)}, which does not show the labels of each "
+            "example. Pass labels with the examples in dimension 0, or a loss_func "
+            "that returns one number for each example (reduction='none')."
         )
     return target[example : example + 1]
 
@@ -262,7 +258,7 @@ def _loss(loss_func: LossFunction, output: Tensor, target: Any) -> Tensor:
         loss = loss_func(output, target)
     except (IndexError, RuntimeError, TypeError) as error:
         is_out_of_memory = isinstance(error, torch.cuda.OutOfMemoryError)
-        if is_out_of_memory or not _unusual(target, error):
+        if is_out_of_memory or not _labels_may_be_wrong(target, error):
             raise
         raise ValueError(
             f"loss_func failed with labels of {target.dtype} and shape "
@@ -275,8 +271,8 @@ def _loss(loss_func: LossFunction, output: Tensor, target: Any) -> Tensor:
     return loss
 
 
-def _unusual(target: Any, error: Exception) -> bool:
-    """Whether the labels, and not a mistake inside loss_func, are likely the cause."""
+def _labels_may_be_wrong(target: Any, error: Exception) -> bool:
+    """Whether the labels, and not a mistake in loss_func, are the likely cause."""
     return isinstance(target, Tensor) and (
         target.is_floating_point()
         or target.dtype == torch.bool

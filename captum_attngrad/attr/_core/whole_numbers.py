@@ -10,8 +10,8 @@ def whole_number(name: str, value: Any, least: int, purpose: str = "") -> int:
     """``value`` as an int.
 
     Raises:
-        ValueError: if it is not a whole number of at least ``least``. A bool is none:
-            ``True`` in the place of a number is a slip.
+        ValueError: if it is not a whole number of at least ``least``. A bool is not
+            accepted: ``True`` for a number is a mistake.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)

@@ -23,12 +23,12 @@ from captum_attngrad.capture._surroundings.threads import hooked
 class TokenLoss:
     """Minus the score of each answer token, as a ``loss_func``.
 
-    It is called with the logits of copies of one text, each of which predicts another
-    token of the answer.
+    It is called with the logits of copies of one text, each of which predicts a
+    different token of the answer.
 
     Args:
-        back (Tensor): for each copy, by how many positions the one that predicts its
-            token precedes the last, ``(copies,)``.
+        back (Tensor): for each copy, the position that predicts its token, counted
+            back from the last, ``(copies,)``.
         logits (bool): explain the logit; otherwise the log-probability.
     """
 
@@ -39,7 +39,7 @@ class TokenLoss:
 
     @property
     def positions(self) -> int:
-        """How many positions, counted from the last, are asked for their logits."""
+        """The number of positions at the end of the text whose logits are needed."""
         return int(self._back.max()) + 1
 
     def __call__(self, output: Tensor, tokens: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class TokenLoss:
                 "of a language model, (batch, positions, vocabulary), for all "
                 f"positions of a text (here, the last {self.positions} at least)."
             )
-        # Copies: tokens from inference_mode could not be kept for backward.
+        # Cloned, since autograd cannot save tensors that inference_mode made.
         back, index = (t.clone().to(output.device) for t in (self._back, tokens))
         copies = torch.arange(len(index), device=output.device)
         predicting = output[copies, output.shape[1] - 1 - back]
@@ -65,8 +65,8 @@ class TokenLoss:
 
 @contextlib.contextmanager
 def last_logits_only(model: Any, count: int) -> Iterator[None]:
-    """Keep a model that can be told so from computing logits (each a vector as long
-    as the vocabulary) for all positions, and from filling a cache."""
+    """Ask a model that has these options to compute the logits (each a vector as long
+    as the vocabulary) of the last positions only, and to keep no cache."""
     wanted = {"logits_to_keep": count, "use_cache": False}
     if isinstance(model, Module):
         known = inspect.signature(model.forward).parameters
@@ -94,8 +94,8 @@ def answer_ids(
         ids = _generated(model, prompt_ids, gen_args)
     elif gen_args is not None:
         raise ValueError(
-            f"gen_args={gen_args!r:.80} is for generating an answer, and target gives "
-            "one. Pass one of the two."
+            f"gen_args={gen_args!r:.80} is for generating an answer, but target gives "
+            "one. Pass only one of the two."
         )
     elif isinstance(target, str):
         # Special tokens would come between the prompt and its continuation.
@@ -128,13 +128,13 @@ def _generated(model: Any, ids: Tensor, gen_args: dict[str, Any] | None) -> Tens
     generate = getattr(model, "generate", None)
     if not callable(generate):
         raise ValueError(
-            f"target is None, and {type(model).__name__} has no generate method that "
-            "would make an answer. Pass the answer as target."
+            f"target is None, and {type(model).__name__} has no generate method to "
+            "make an answer with. Pass the answer as target."
         )
     inputs = {"input_ids": ids}
     forward = getattr(model, "forward", None)
     if forward and "attention_mask" in inspect.signature(forward).parameters:
-        # No token of the prompt is padding, though it may have the same id.
+        # A token of the prompt is never padding, even if it has the same id.
         inputs["attention_mask"] = torch.ones_like(ids)
     output = generate(**{**inputs, **(gen_args or default_generation_arguments())})
     sequences = getattr(output, "sequences", output)
@@ -145,7 +145,7 @@ def _generated(model: Any, ids: Tensor, gen_args: dict[str, Any] | None) -> Tens
 def explained_tokens(
     ids: Tensor, skip_tokens: Sequence[int | str] | None, tokenizer: TokenizerLike
 ) -> Tensor:
-    """The places in the answer of the tokens that are not to be skipped."""
+    """The positions in the answer of the tokens that are not skipped."""
     skipped = []
     for token in skip_tokens or ():
         found = (
@@ -153,7 +153,7 @@ def explained_tokens(
         )
         if not isinstance(found, int):
             raise ValueError(
-                f"skip_tokens holds {token!r:.80}, which is no token of "
+                f"skip_tokens holds {token!r:.80}, which is not a token of "
                 f"{type(tokenizer).__name__}. Pass tokens of its vocabulary, or ids."
             )
         skipped.append(found)
@@ -170,11 +170,11 @@ def labels(ids: Tensor, tokenizer: TokenizerLike) -> list[str]:
     """Readable tokens, as Captum shows them where it can."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it does what is done below
+            warnings.simplefilter("ignore")  # of its own fallback to decoding
             found = readable_tokens(ids.cpu(), tokenizer)
     except (IndexError, NotImplementedError, TypeError):
         found = []
     if len(found) == len(ids):
         return found
-    # Text that is not cut into the same tokens once more, or no offsets.
+    # The text is not tokenized the same way again, or there are no offsets.
     return [tokenizer.decode(token.reshape(1)).strip() for token in ids.cpu()]

@@ -13,8 +13,7 @@ from captum_attngrad._captum import TokenizerLike
 
 Span = tuple[int, int]  # characters, from the first to past the last
 
-# Private-use characters, one for each value: where a template puts them is where it
-# puts the values.
+# Private-use characters, one for each value, show where a template puts the values.
 _FIRST_MARK = 0xF0000
 
 
@@ -25,8 +24,8 @@ class Prompt:
     Args:
         inp (InterpretableInput): what the user asked about.
         ids (Tensor): token ids, ``(1, tokens)``.
-        shares (Tensor, optional): of a template, ``(tokens, features)``: how much of
-            a token's score is a feature's.
+        shares (Tensor, optional): of a template, ``(tokens, features)``: which share of
+            a token's score goes to a feature.
     """
 
     inp: TextTokenInput | TextTemplateInput
@@ -48,10 +47,10 @@ class Prompt:
 
 
 def read_prompt(inp: str | InterpretableInput, tokenizer: TokenizerLike) -> Prompt:
-    """The prompt in every form that is taken.
+    """The prompt, in every form that is supported.
 
     Raises:
-        TypeError: if it is of another form.
+        TypeError: if it has another type.
         ValueError: if it is empty, or its features cannot be found in its text.
     """
     if isinstance(inp, str):
@@ -68,8 +67,8 @@ def read_prompt(inp: str | InterpretableInput, tokenizer: TokenizerLike) -> Prom
     if not prompt.ids.numel():
         raise ValueError(
             "The prompt has no tokens, so nothing precedes the first token of the "
-            "answer. Pass some text (a tokenizer that adds a start token makes one "
-            "out of an empty text)."
+            "answer. Pass some text. (A tokenizer that adds a start token gives an "
+            "empty text one token.)"
         )
     return prompt
 
@@ -82,7 +81,7 @@ def _from_template(inp: TextTemplateInput, tokenizer: TokenizerLike) -> Prompt:
     groups = list(range(len(spans))) if inp.mask is None else inp.formatted_mask
     shares = torch.zeros(len(offsets), inp.n_itp_features, dtype=torch.float64)
     for i, (start, end) in enumerate(offsets):
-        # The space that many tokens begin with belongs to nobody.
+        # The space that many tokens begin with belongs to no value.
         inked = [c for c in range(start, end) if not text[c].isspace()]
         for c in inked or range(start, end):
             for group, own in zip(groups, spans, strict=True):
@@ -92,7 +91,7 @@ def _from_template(inp: TextTemplateInput, tokenizer: TokenizerLike) -> Prompt:
 
 
 def _spans_of_values(inp: TextTemplateInput, text: str) -> list[list[Span]]:
-    """Where each value stands in the text, which may be several times."""
+    """Where each value occurs in the text, perhaps more than once."""
     marks = [chr(_FIRST_MARK + i) for i in range(len(inp.values))]
     if inp.dict_keys:
         marked = inp.format_fn(**dict(zip(inp.dict_keys, marks, strict=True)))

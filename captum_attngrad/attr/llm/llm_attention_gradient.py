@@ -20,7 +20,7 @@ from torch.nn import Module
 from tqdm.auto import tqdm
 
 from captum_attngrad._captum import TokenizerLike
-from captum_attngrad.attr._core.surroundings import uncompiled
+from captum_attngrad.attr._core.environment import uncompiled
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.llm._answer import (
@@ -32,18 +32,18 @@ from captum_attngrad.attr.llm._answer import (
 )
 from captum_attngrad.attr.llm._prompt import Prompt, read_prompt
 
-# Copies of the text go through the model together up to this many tokens: enough to
-# keep a device busy, few enough for the memory that one long text would take anyway.
-_TOKENS_PER_PASS = 1024
+# Copies of the text share a pass up to this many tokens: enough to keep a device busy,
+# few enough for the memory that one long text would take anyway.
+_MAX_TOKENS_PER_PASS = 1024
 
-# Linked by newer versions of Captum to the features it is about.
-_LINKS_INPUT = "inp" in inspect.signature(LLMAttributionResult).parameters
+# Captum 0.9 keeps the prompt and the probabilities in the result.
+_TAKES_PROMPT = "inp" in inspect.signature(LLMAttributionResult).parameters
 
 
 class LLMAttentionGradient(Attribution):
     r"""
-    Attention gradient for decoder-only language models: what in the prompt spoke for
-    and against each token of the answer, and for the answer as a whole.
+    Attention gradient for decoder-only language models: what in the prompt supported
+    and what opposed each token of the answer, and the answer as a whole.
 
     It wraps an :class:`AttentionGradient`, as Captum's ``LLMGradientAttribution``
     (which accepts only Captum's own classes) wraps a layer method, and returns
@@ -55,17 +55,16 @@ class LLMAttentionGradient(Attribution):
     over the chosen layers and heads and over all query positions up to the one that
     predicts :math:`y_t` (later ones have no influence), into one score for each token
     of the prompt. The score of the whole answer is :math:`\sum_t s_t`, the
-    log-probability of the answer, so that its attribution is the sum of those of its
-    tokens, as in Captum. What previous answer tokens contribute is not shown, though
-    they are attended to.
+    log-probability of the answer. Its attribution is therefore the sum of those of its
+    tokens, as in Captum. Previous answer tokens receive attention too, but their
+    contribution is not shown.
 
     Cost: all answer tokens are explained in one forward and one backward pass through
-    a batch of copies of prompt and answer, one copy for each token, or in several
-    such passes where the copies together have more than 1024 tokens
-    (``internal_batch_size``). That is the arithmetic of one forward and backward pass
-    over the text for each answer token. Each such pass is cut off after the last
-    token it explains, and asks models that know ``logits_to_keep`` for the logits of
-    the answer only.
+    a batch of copies of prompt and answer, one copy for each token, or in several such
+    passes if the copies together have more than 1024 tokens (``internal_batch_size``).
+    The arithmetic is that of one forward and backward pass over the text for each
+    answer token. Each pass ends after the last token that it explains, and asks models
+    that know ``logits_to_keep`` for the logits of the answer only.
 
     Use it on models in ``eval()`` mode.
     """
@@ -86,7 +85,7 @@ class LLMAttentionGradient(Attribution):
                         model (one that follows the conventions of Hugging Face: token
                         ids in, logits ``(batch, positions, vocabulary)`` or an object
                         with ``.logits`` out), or with a function that runs it and the
-                        layers. Its options hold; it must have no ``loss_func``.
+                        layers. Its options apply; it must have no ``loss_func``.
             tokenizer (Tokenizer): The tokenizer of the model.
             attr_target (str, optional): What is explained of a token: its
                         log-probability ``"log_prob"``, its probability ``"prob"`` (for
@@ -101,9 +100,9 @@ class LLMAttentionGradient(Attribution):
             )
         if attention_gradient.loss_func is not None:
             raise ValueError(
-                "attention_gradient has a loss_func, but what is explained of a "
-                "language model is chosen with attr_target. Make the "
-                "AttentionGradient without it."
+                "attention_gradient has a loss_func, but attr_target chooses what is "
+                "explained of a language model. Make the AttentionGradient without a "
+                "loss_func."
             )
         if attr_target not in ("log_prob", "prob", "logit"):
             raise ValueError(
@@ -142,29 +141,27 @@ class LLMAttentionGradient(Attribution):
                         those that the tokenizer adds) are the features, or Captum's
                         ``TextTokenInput`` or ``TextTemplateInput``. The values of a
                         template are its features; the scores of their tokens are
-                        summed, and those of the text around them are left out. A
-                        token that reaches over several values is shared among them
-                        by its characters; one that reaches into the text around a
-                        value is the value's. Values that ``mask`` groups are one
-                        feature.
+                        summed, and those of the text around them are left out. The
+                        score of a token that covers several values is divided among
+                        them by its characters; that of a token that covers a value and
+                        text around it goes to the value. Values that ``mask`` groups
+                        are one feature.
             target (str or Tensor, optional): The answer that is explained, as it
-                        follows on the prompt (a leading space included): a string,
-                        which is encoded without special tokens, or token ids,
-                        ``(tokens,)``.
+                        follows the prompt (including a leading space): a string, which
+                        is encoded without special tokens, or token ids, ``(tokens,)``.
                         Default: None, what the model generates
-            gen_args (dict, optional): Arguments of the model's ``generate``. Only
-                        where target is None.
+            gen_args (dict, optional): Arguments of the model's ``generate``, only if
+                        target is None.
                         Default: None, Captum's ``{"max_new_tokens": 25, "do_sample":
                         False, "temperature": None, "top_p": None}``
             skip_tokens (list[int] or list[str], optional): Tokens of the answer that
-                        are not explained, an end token for instance: as strings or
-                        ids. They stay in the text that later tokens are predicted
-                        from.
+                        are not explained, such as an end token, as strings or ids.
+                        Later tokens are still predicted from them.
                         Default: None
-            query (int, optional): Explain one query position in place of the sum over
-                        all: from the start of the prompt (0 and up), or back from the
-                        position that predicts the token (-1 is that position, whose
-                        attention chooses what goes into the prediction).
+            query (int, optional): Explain one query position instead of the sum over
+                        all: counted from the start of the prompt (0 and up), or back
+                        from the position that predicts the token (-1 is that position,
+                        whose attention chooses what goes into the prediction).
                         Default: None
             internal_batch_size (int, optional): How many answer tokens are explained
                         in one pass: copies of the text that share a batch.
@@ -212,11 +209,11 @@ class LLMAttentionGradient(Attribution):
         ids = prompt.ids.to(self._device())
         answer = answer_ids(self.model, self.tokenizer, ids, target, gen_args)
         self._check_ids(answer)
-        places = explained_tokens(answer, skip_tokens, self.tokenizer)
+        explained = explained_tokens(answer, skip_tokens, self.tokenizer)
         scores, log_probs = self._explain(
-            ids, answer, places, query, internal_batch_size, show_progress
+            ids, answer, explained, query, internal_batch_size, show_progress
         )
-        return self._result(prompt, answer[places], scores, log_probs)
+        return self._result(prompt, answer[explained], scores, log_probs)
 
     @classmethod
     def get_name(cls) -> str:
@@ -240,7 +237,10 @@ class LLMAttentionGradient(Attribution):
         return torch.device("cpu")
 
     def _check_ids(self, answer: Tensor) -> None:
-        """An id that is out of range, before an embedding or a kernel meets it."""
+        """
+        Raises:
+            ValueError: if an id is out of range, before an embedding fails on it.
+        """
         size = getattr(getattr(self.model, "config", None), "vocab_size", None)
         if isinstance(size, int) and int(answer.max()) >= size:
             raise ValueError(
@@ -252,7 +252,7 @@ class LLMAttentionGradient(Attribution):
         self,
         ids: Tensor,
         answer: Tensor,
-        places: Tensor,
+        explained: Tensor,
         query: int | None,
         size: int | None,
         show_progress: bool,
@@ -262,12 +262,12 @@ class LLMAttentionGradient(Attribution):
         text = torch.cat([ids, answer.unsqueeze(0)], dim=1)
         length = ids.shape[1]
         if size is None:
-            size = max(1, _TOKENS_PER_PASS // text.shape[1])
-        chunks = places.split(size)
+            size = max(1, _MAX_TOKENS_PER_PASS // text.shape[1])
+        chunks = explained.split(size)
         rows: list[tuple[Tensor, Tensor]] = []
         description = f"{self.get_name()} attribution"
         for chunk in tqdm(chunks, desc=description, disable=not show_progress):
-            # The last of the positions that predict is that before the last token.
+            # The last token is predicted at the position before it.
             upto = text[:, : length + int(chunk[-1])]
             rows.append(self._pass(upto, length + chunk - 1, answer[chunk], query))
         scores = torch.cat([row[:, :length] for row, _ in rows])
@@ -276,8 +276,8 @@ class LLMAttentionGradient(Attribution):
     def _pass(
         self, text: Tensor, predicting: Tensor, tokens: Tensor, query: int | None
     ) -> tuple[Tensor, Tensor]:
-        """``(copies, keys)`` scores and ``(copies,)`` log-probabilities: copy i of the
-        text for token i, which is predicted at a position of its own."""
+        """Scores, ``(copies, keys)``, and log-probabilities, ``(copies,)``. Copy i of
+        the text explains token i."""
         loss = TokenLoss(text.shape[1] - 1 - predicting, self.attr_target == "logit")
         method = self.attr_method.with_loss_func(loss)
         copies = text.expand(len(tokens), -1)
@@ -297,7 +297,7 @@ class LLMAttentionGradient(Attribution):
             rows = rows * log_probs.exp().unsqueeze(1)
             total = total * log_probs.sum().exp()
         more: dict[str, Any] = {}
-        if _LINKS_INPUT:
+        if _TAKES_PROMPT:
             more = {"inp": prompt.inp, "output_probs": log_probs.exp()}
         return LLMAttributionResult(
             seq_attr=total,
@@ -321,7 +321,11 @@ def _query_rows(query: int, predicting: Tensor) -> Tensor:
 
 
 def _check_causal(scores: Tensor, predicting: Tensor, length: int) -> None:
-    """Keys are the tokens of the text, and none after the predicting one counts."""
+    """
+    Raises:
+        ValueError: if keys are not the tokens of the text, or one after the position
+            that predicts has a score.
+    """
     if scores.shape[1] != length:
         raise ValueError(
             f"The attention has {scores.shape[1]} keys for a text of {length} tokens, "
@@ -334,7 +338,7 @@ def _check_causal(scores: Tensor, predicting: Tensor, length: int) -> None:
     # Kernels may leave rounding errors.
     if bool((scores[later].abs() > 1e-4 * scores.abs().max()).any()):
         raise ValueError(
-            "The model is not causal: tokens after the one that predicts take part in "
+            "The model is not causal: tokens after the one that predicts influence "
             "the prediction. LLMAttentionGradient is for decoder-only language models "
             "that attend to previous tokens only."
         )

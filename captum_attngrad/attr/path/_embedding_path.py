@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.embedding import embeddings_of
-from captum_attngrad.attr._core.embedding_layout import batch_dimension
+from captum_attngrad.attr._core.base import AttentionGradientAttribution
+from captum_attngrad.attr._core.embedding import check_embedding, embeddings_of
+from captum_attngrad.attr._core.environment import uncompiled
 from captum_attngrad.attr._core.inputs import Inputs, repeated
 from captum_attngrad.attr._core.reductions import PairScores
-from captum_attngrad.attr._core.run import Run, Runner
-from captum_attngrad.attr._core.surroundings import uncompiled
+from captum_attngrad.attr._core.run import Runner
+from captum_attngrad.attr._core.run_result import Run
+from captum_attngrad.attr._core.target import LossFunction
+from captum_attngrad.attr.path._embedding_layout import batch_dimension
 from captum_attngrad.attr.path._points import AttentionPath, Point
 
 _SCORES = PairScores(multiply=True)
+
+
+class EmbeddingAttribution(AttentionGradientAttribution):
+    """Base of the attributions that compare an input's embeddings with a baseline's."""
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: Module | list[Module] | None = None,
+        device_ids: list[int] | None = None,
+        *,
+        embedding: Module,
+        loss_func: LossFunction | None = None,
+    ) -> None:
+        r"""
+        Args:
+
+            forward_func (Callable or torch.nn.Module): The model, or any function
+                        that runs it, as for :class:`AttentionGradient`.
+            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
+                        whose attention is used, as for :class:`AttentionGradient`.
+                        Their keys must be the tokens (for :class:`AttentionDeepLift`,
+                        only with ``joint_steps``).
+                        Default: None, every attention layer in ``forward_func``,
+                        which must be a Module then
+            device_ids (list[int], optional): Device ID list, as for
+                        :class:`AttentionGradient`. Replicas on several devices are
+                        not supported.
+                        Default: None
+            embedding (torch.nn.Module): The module that turns tokens into vectors
+                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
+                        batch, features)``), called once in a forward pass, such as
+                        ``model.get_input_embeddings()`` of Hugging Face.
+            loss_func (Callable, optional): Explain minus this loss, as for
+                        :class:`AttentionGradient`.
+                        Default: None
+        """
+        super().__init__(forward_func, layer, device_ids, loss_func=loss_func)
+        self._embedding = check_embedding(embedding)
 
 
 class EmbeddedPair(NamedTuple):
@@ -97,7 +140,7 @@ def joint_scores(
             graph=True,
             intervention=path.scale(chunk),
             embedding=embedding,
-            put_in=vectors.transpose(0, pair.batch_dim).contiguous(),
+            replacement=vectors.transpose(0, pair.batch_dim).contiguous(),
         )
         path.check_same_calls(run.record)
         assert run.embedding_gradient is not None

@@ -2,26 +2,24 @@ r"""DeepLIFT for models with attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from captum.log import log_usage
 from torch import Tensor
-from torch.nn import Module
 
 from captum_attngrad._captum import BaselineType, TargetType
-from captum_attngrad.attr._core.base import AttentionGradientAttribution
 from captum_attngrad.attr._core.embedding import (
-    check_embedding,
     check_keys_are_tokens,
     embeddings_off_path,
 )
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs
-from captum_attngrad.attr._core.run import Run, Runner, gradients
-from captum_attngrad.attr._core.target import LossFunction
+from captum_attngrad.attr._core.run import Runner, gradients
+from captum_attngrad.attr._core.run_result import Run
 from captum_attngrad.attr._core.whole_numbers import whole_number
 from captum_attngrad.attr.path._baselines import inputs_and_baselines
-from captum_attngrad.attr.path._embedding_path import embedded_pair, joint_scores
+from captum_attngrad.attr.path._embedding_path import (
+    EmbeddingAttribution,
+    embedded_pair,
+    joint_scores,
+)
 from captum_attngrad.attr.path._multipliers import Secants
 from captum_attngrad.attr.path._points import AttentionPath, Given, path_points
 from captum_attngrad.capture._interventions import Hold, Together
@@ -30,7 +28,7 @@ from captum_attngrad.capture.calls import FusedCall
 from captum_attngrad.capture.record import AttentionRecord
 
 
-class AttentionDeepLift(AttentionGradientAttribution):
+class AttentionDeepLift(EmbeddingAttribution):
     r"""
     DeepLIFT (Shrikumar et al. 2017) with the attention weights held: what each token
     contributes to the difference from a baseline through the values that attention
@@ -71,46 +69,6 @@ class AttentionDeepLift(AttentionGradientAttribution):
     missing from :math:`R`. Operations without a slope, such as max-pooling or a softmax
     outside attention, keep their derivative.
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: Module | list[Module] | None = None,
-        device_ids: list[int] | None = None,
-        *,
-        embedding: Module,
-        loss_func: LossFunction | None = None,
-    ) -> None:
-        r"""
-        Args:
-
-            forward_func (Callable or torch.nn.Module): The model, or any function
-                        that runs it, as for :class:`AttentionGradient`.
-            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
-                        whose attention weights are held, as for
-                        :class:`AttentionGradient`. With ``joint_steps``, their keys
-                        must be the tokens.
-                        Default: None, every attention layer in ``forward_func``,
-                        which must be a Module then
-            device_ids (list[int], optional): Device ID list, as for
-                        :class:`AttentionGradient`. Replicas on several devices are
-                        not supported.
-                        Default: None
-            embedding (torch.nn.Module): The module that turns tokens into vectors
-                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
-                        batch, features)``), called once in a forward pass, such as
-                        ``model.get_input_embeddings()`` of Hugging Face.
-            loss_func (Callable, optional): Explain minus this loss, as for
-                        :class:`AttentionGradient`.
-                        Default: None
-        """
-        super().__init__(forward_func, layer, device_ids, loss_func=loss_func)
-        self._embedding = check_embedding(embedding)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: slopes are multiplied by what changes between the two runs."""
-        return True
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(
@@ -226,7 +184,7 @@ class AttentionDeepLift(AttentionGradientAttribution):
             graph=True,
             intervention=Together(hold, secants.as_derivatives()),
             embedding=self._embedding,
-            put_in=run.embeddings,
+            replacement=run.embeddings,
         ) as opened:
             multipliers: Tensor | None = None
             if opened.score.requires_grad:

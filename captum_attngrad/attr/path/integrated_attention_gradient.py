@@ -12,16 +12,15 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
-from captum_attngrad.attr._core.heads import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import (
     check_same_keys,
     layer_calls,
     total_over_layers,
 )
-from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.reductions import PairScores
-from captum_attngrad.attr._core.run import Run
+from captum_attngrad.attr._core.run_result import Run
+from captum_attngrad.attr._core.selection import Heads, Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
 from captum_attngrad.attr.path._baselines import sums_of_examples
@@ -60,13 +59,13 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
     (queries x keys) tensor is built.
 
     Cost: ``n_steps`` forward and backward passes, several in one larger batch, and
-    one forward pass more; with ``scale="one"`` the ``n_steps`` are taken for each
-    attention call. The output without any attention need not be a plausible one:
-    where the question is what the output does without a *token*, use Captum's
-    IntegratedGradients with a masked baseline, or Occlusion. Where a normalisation
-    follows right on the attention's output and undoes the scaling (Gemma 2), nearly
-    all of the change happens close to :math:`\alpha = 0`: look at the convergence
-    delta, and use :class:`AttentionGradient` if it stays large.
+    one more forward pass; with ``scale="one"`` the ``n_steps`` are taken for each
+    attention call. The output without any attention need not be a plausible one. To
+    ask what happens to the output without a *token*, use Captum's IntegratedGradients
+    with a masked baseline, or Occlusion. If a normalization directly follows the
+    attention's output and undoes the scaling (Gemma 2), nearly all of the change
+    happens close to :math:`\alpha = 0`: look at the convergence delta, and use
+    :class:`AttentionGradient` if it stays large.
 
     Y. Hao, L. Dong, F. Wei and K. Xu, *Self-Attention Attribution: Interpreting
     Information Interactions Inside Transformer* (2021), where the scores of pairs are
@@ -115,11 +114,6 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
             raise ValueError(f"scale={scale!r} is unknown: it is 'together' or 'one'.")
         self._scale = scale
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient is multiplied by the attention weights."""
-        return True
-
     def has_convergence_delta(self) -> bool:
         return True
 
@@ -165,7 +159,7 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
                         convergence delta too, at the cost of one forward pass more
                         (with ``scale="one"``, one for each attention call).
                         Default: False
-            query (int or Tensor, optional): Explain one query row in place of the
+            query (int or Tensor, optional): Explain one query row instead of the
                         sum over all, as for :meth:`AttentionGradient.attribute`.
                         Default: None
             show_progress (bool, optional): Show a progress bar over the chunks.

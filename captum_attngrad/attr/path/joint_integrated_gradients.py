@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from captum.log import log_usage
 from torch import Tensor
-from torch.nn import Module
 
 from captum_attngrad._captum import BaselineType, TargetType
-from captum_attngrad.attr._core.base import AttentionGradientAttribution
-from captum_attngrad.attr._core.embedding import (
-    check_embedding,
-    check_keys_are_tokens,
-)
+from captum_attngrad.attr._core.embedding import check_keys_are_tokens
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs
-from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
 from captum_attngrad.attr.path._baselines import (
     inputs_and_baselines,
     sums_of_examples,
 )
-from captum_attngrad.attr.path._embedding_path import embedded_pair, joint_scores
+from captum_attngrad.attr.path._embedding_path import (
+    EmbeddingAttribution,
+    embedded_pair,
+    joint_scores,
+)
 from captum_attngrad.attr.path._points import (
     AttentionPath,
     Point,
@@ -31,7 +28,7 @@ from captum_attngrad.attr.path._points import (
 )
 
 
-class JointIntegratedGradients(AttentionGradientAttribution):
+class JointIntegratedGradients(EmbeddingAttribution):
     r"""
     What each token contributes to the output by its own vector and by being attended
     to, integrated along one path from a masked input without attention to the input
@@ -52,62 +49,22 @@ class JointIntegratedGradients(AttentionGradientAttribution):
     of the baseline without attention (completeness; the convergence delta says how
     closely).
 
-    It was found in a search for scores that need few passes. On 876 movie reviews and a
-    six-layer BERT, three steps of it were better than fifty of Integrated Gradients in
-    agreement with leave-one-out, polarity and inhibitor gain, equal in
-    comprehensiveness, and worse in sufficiency by 0.004 to 0.010; on an LSTM with one
-    attention layer it was better in agreement with leave-one-out, and worse by at most
-    0.005 in comprehensiveness and sufficiency. :class:`AttentionDeepLift` did better on
-    the BERT (``benchmarks/search`` has the numbers). The scores are best for an output
-    that does not saturate: explain :func:`~captum_attngrad.attr.log_odds` and not a
-    probability.
+    On 876 movie reviews and a six-layer BERT, three steps of it were better than fifty
+    of Integrated Gradients in agreement with leave-one-out, polarity and inhibitor
+    gain, equal in comprehensiveness, and worse in sufficiency by 0.004 to 0.010. On an
+    LSTM with one attention layer it was better in agreement with leave-one-out, and
+    worse by at most 0.005 in comprehensiveness and sufficiency.
+    :class:`AttentionDeepLift` did better on the BERT; ``benchmarks/search`` has the
+    numbers. The scores are best for an output that does not saturate: explain
+    :func:`~captum_attngrad.attr.log_odds` and not a probability.
 
     Cost: ``n_steps`` forward and backward passes, several in one larger batch, and
-    two forward passes more (three where the size of the embeddings does not show which
-    of their dimensions is the batch). Fused attention stays fused, and no tensor of
+    two more forward passes (three if the size of the embeddings does not show which of
+    their dimensions is the batch). Fused attention stays fused, and no tensor of
     (queries x keys) is built. When not to use it: where baselines mean nothing to the
-    model (no mask, unknown or padding token), or where it is the attention alone that
-    is asked about (:class:`IntegratedAttentionGradient`).
+    model (it has no mask, unknown or padding token), or where only attention is of
+    interest (use :class:`IntegratedAttentionGradient`).
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: Module | list[Module] | None = None,
-        device_ids: list[int] | None = None,
-        *,
-        embedding: Module,
-        loss_func: LossFunction | None = None,
-    ) -> None:
-        r"""
-        Args:
-
-            forward_func (Callable or torch.nn.Module): The model, or any function
-                        that runs it, as for :class:`AttentionGradient`.
-            layer (torch.nn.Module or list of torch.nn.Module, optional): The modules
-                        whose attention is scaled, as for :class:`AttentionGradient`.
-                        Their keys must be the tokens.
-                        Default: None, every attention layer in ``forward_func``,
-                        which must be a Module then
-            device_ids (list[int], optional): Device ID list, as for
-                        :class:`AttentionGradient`. Replicas on several devices are
-                        not supported.
-                        Default: None
-            embedding (torch.nn.Module): The module that turns tokens into vectors
-                        ``(batch, tokens, features)`` (or, as in XLNet, ``(tokens,
-                        batch, features)``), called once in a forward pass, such as
-                        ``model.get_input_embeddings()`` of Hugging Face.
-            loss_func (Callable, optional): Explain minus this loss, as for
-                        :class:`AttentionGradient`.
-                        Default: None
-        """
-        super().__init__(forward_func, layer, device_ids, loss_func=loss_func)
-        self._embedding = check_embedding(embedding)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: gradients are multiplied by what changes along the path."""
-        return True
 
     def has_convergence_delta(self) -> bool:
         return True
@@ -173,7 +130,7 @@ class JointIntegratedGradients(AttentionGradientAttribution):
                         goes to 0 as ``n_steps`` grows.
 
         Raises:
-            TypeError: ``embedding`` is no module.
+            TypeError: ``embedding`` is not a module.
             ValueError: no attention in a layer; keys that are not the tokens; an
                         embedding that is not called once; baselines of another shape;
                         a target that is missing or out of range; an unknown method,

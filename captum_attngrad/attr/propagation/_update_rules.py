@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr._core.heads import select
 from captum_attngrad.attr._core.layer_calls import mean_over_heads
 from captum_attngrad.attr._core.products import tiles, transposed_attention
 from captum_attngrad.attr._core.reductions import PairScores, zeros
+from captum_attngrad.attr._core.selection import select
 from captum_attngrad.capture.calls import AttentionCall, FusedCall, widened
 
 
@@ -69,8 +69,8 @@ class _Sequence:
     """One of two sequences that attend to each other.
 
     Args:
-        own (Tensor): ``R^ss``, relevance of its tokens for its tokens.
-        other (Tensor): ``R^sq``, relevance of the other sequence's tokens for them.
+        own (Tensor): ``R^ss``, the relevance of its tokens to its tokens.
+        other (Tensor): ``R^sq``, the relevance of the other sequence's tokens to them.
     """
 
     own: Tensor

@@ -11,11 +11,10 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
-from captum_attngrad.attr._core.heads import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import join, with_queries
-from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.run import Runner
+from captum_attngrad.attr._core.selection import Heads, Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr.propagation._self_attention import (
     check_sequence,
@@ -34,8 +33,8 @@ _Layers = Module | list[Module] | None
 
 
 _AMBIGUOUS = (
-    "With equal lengths its direction cannot be told: pass a module of its own for "
-    "each direction."
+    "With equal lengths its direction is unknown: pass a separate module for each "
+    "direction."
 )
 _UNFIT = (
     "That does not fit what it was passed as: layer (the explained sequence attends to "
@@ -56,10 +55,10 @@ class AttentionRelevance(AttentionGradientAttribution):
     from :math:`R = I` on, a row of R says how relevant each input token is to that
     position for the explained output. Unlike rollout it is specific to the target.
 
-    Published, it has no sign: the clamp :math:`(\cdot)^+` throws away what opposes the
+    As published, it has no sign: the clamp :math:`(\cdot)^+` discards what opposes the
     output. ``signed=True`` keeps it. The identity counts each position as relevant to
-    itself, so that the score of the explained position itself (CLS) is 1 and more, and
-    not comparable to the others.
+    itself, so that the score of the explained position itself (CLS) is at least 1 and
+    cannot be compared with the others.
 
     For encoder-decoder models and for co-attention pass ``cross_layer`` (and
     ``context_layer``): the relevance of both sequences is followed with the rules of
@@ -67,7 +66,7 @@ class AttentionRelevance(AttentionGradientAttribution):
 
     Cost: one forward and one backward pass, and each layer's attention once more in
     blocks of queries: time grows with queries x keys, memory does not. ``signed=True``
-    takes another fused call in place of the blocks. With ``cross_layer`` matrices of
+    takes another fused call instead of the blocks. With ``cross_layer``, matrices of
     (tokens x tokens) are kept, one for all heads and layers.
 
     H. Chefer, S. Gur and L. Wolf, *Generic Attention-model Explainability for
@@ -145,11 +144,6 @@ class AttentionRelevance(AttentionGradientAttribution):
             *((1, 0, module) for module in _as_list(cross_back_layer)),
         ]
         self._signed = signed
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient is multiplied by the attention weights."""
-        return True
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
     def attribute(

@@ -12,11 +12,10 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionAttribution
-from captum_attngrad.attr._core.heads import Heads, select
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import mean_over_heads
 from captum_attngrad.attr._core.products import transposed_attention
-from captum_attngrad.attr._core.queries import Query, checked_query
+from captum_attngrad.attr._core.selection import Heads, Query, checked_query, select
 from captum_attngrad.attr.propagation._self_attention import (
     check_sequence,
     propagated,
@@ -37,9 +36,9 @@ class AttentionRollout(AttentionAttribution):
     with the residual share :math:`\rho`, 0.5 in the paper.
 
     The scores have no sign and are the same for every target: they say where a
-    position looks, not what the output makes of it. Rollout treats values and
-    feed-forward layers as if they passed everything on alike, and with many layers it
-    tends to the same scores for every query. Use :class:`AttentionRelevance` or
+    position looks, not how the output uses it. Rollout treats values and feed-forward
+    layers as if they passed on everything equally, and with many layers it tends to
+    give every query the same scores. Use :class:`AttentionRelevance` or
     :class:`IntegratedAttentionGradient` for an explanation of an output.
 
     The layers must be consecutive self-attention layers over one sequence: for an
@@ -107,7 +106,7 @@ class AttentionRollout(AttentionAttribution):
             inputs (Tensor or tuple[Tensor, ...]): Input for which attributions are
                         computed, batch first, as for
                         :meth:`AttentionGradient.attribute`.
-            target (optional): Accepted for the sake of one interface and not used:
+            target (optional): Not used; it is there so that all methods are alike:
                         attention weights are the same for every output.
                         Default: None
             additional_forward_args (Any, optional): Further arguments of
@@ -129,7 +128,7 @@ class AttentionRollout(AttentionAttribution):
                         tuple, a tuple with this one tensor.
 
         Raises:
-            ValueError: no attention in a layer; a layer that is no self-attention, or
+            ValueError: no attention in a layer; a layer without self-attention, or
                         layers over different sequences; a query or a head that is
                         out of range.
             RuntimeError: an attention dropout is active.

@@ -1,23 +1,22 @@
-"""The gradient of every output with respect to the attention that it used itself.
+"""The gradient of every output by the attention that this output used itself.
 
 With scores ``s_t`` of the outputs and the attention output ``O_t`` of row (or call) t,
-what is wanted is ``ds_t / dO_t`` for all t: the block diagonal of a Jacobian. A plain
-backward pass of ``sum_t s_t`` gives ``sum_t' ds_t' / dO_t`` in its place, with what
-later outputs make of ``O_t``.
+this is ``ds_t / dO_t`` for all t: the block diagonal of a Jacobian. A plain backward
+pass of ``sum_t s_t`` gives ``sum_t' ds_t' / dO_t``, which includes what later outputs
+make of ``O_t``.
 
-Three ways to the diagonal, all from one forward pass:
+There are three ways to the diagonal, all from one forward pass:
 
-* One pass. Where the outputs share nothing but causal self-attention, which
-  :class:`IsolatePositions` can keep apart, a backward pass of the sum is enough. A
-  second pass, with the scores multiplied by different powers of two, shows whether that
-  holds: without influence between outputs each row must come out multiplied by its own
-  factor.
-* Step by step. Where a recurrent decoder puts its outputs together from one part per
-  step, a pass from the scores to the parts and one from each part to the attention of
-  its own step are enough, and visit each step once. That parts do not share anything
-  above, and that nothing goes past them, is checked with two passes.
-* Several outputs in one pass, as a batch of backward passes (``is_grads_batched``).
-  Nothing is asked of the model; the cost grows with outputs x their number.
+* One pass. If the outputs share nothing but causal self-attention, and
+  :class:`IsolatePositions` keeps their positions apart, one backward pass of the sum is
+  enough. A second pass, with the scores multiplied by different powers of two, checks
+  this: without influence between outputs, each row is multiplied by its own factor.
+* Step by step. If a recurrent decoder joins its outputs from one tensor per step, one
+  pass from the scores to these tensors and one from each of them to the attention of
+  its own step are enough, and visit each step once. Two more passes check that the
+  outputs share nothing after these tensors, and that nothing bypasses them.
+* In batches of backward passes (``is_grads_batched``). This works for any model, and
+  its cost grows with the number of outputs.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ Gradients = list[Tensor | None]  # one for each call, as the call's tensors are 
 _TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5}
 _TOLERANCE_HALF = 1e-2
 _LEVELS = 8  # factors 2^-4 .. 2^3, also safe in half precision
-_OUTPUTS_PER_PASS = 16
-_ELEMENTS_PER_PASS = 1 << 26
+_MAX_OUTPUTS_PER_PASS = 16
+_MAX_ELEMENTS_PER_PASS = 1 << 26
 
 
 class Preparation(NamedTuple):
@@ -55,12 +54,18 @@ class OutputCall(NamedTuple):
     """An attention call, and the output that used it."""
 
     call: AttentionCall
-    output: int | None  # the output that used it; None: one row for each output
+    output: int | None  # None: the call has one row for each output
     first: int  # the first of its examples (replicas have some of them each)
 
     @property
     def examples(self) -> slice:
         return slice(self.first, self.first + self.call.batch_size)
+
+    @property
+    def size(self) -> int:
+        """The number of its attention weights."""
+        call = self.call
+        return call.batch_size * call.heads * call.query_length * call.key_length
 
 
 def set_diagonal_gradients(
@@ -83,7 +88,7 @@ def set_diagonal_gradients(
             passes. Default: as many as are fast and fit into memory.
     """
     outputs = [t for t, used in enumerate(kept.any(dim=0).tolist()) if used]
-    by_row = all(own.output is None for own in calls)
+    by_row = all(each.output is None for each in calls)
     found = None
     if by_row and len(outputs) > 2:
         found = _in_one_pass(scores, kept, calls, prepared.switch)
@@ -91,16 +96,12 @@ def set_diagonal_gradients(
         found = _step_by_step(scores, kept, calls, prepared.steps.found)
     if found is None:
         if outputs_per_pass is None:
-            size = output_size + sum(_size(own.call) for own in calls)
-            most = min(_OUTPUTS_PER_PASS, _ELEMENTS_PER_PASS // max(1, size))
+            size = output_size + sum(each.size for each in calls)
+            most = min(_MAX_OUTPUTS_PER_PASS, _MAX_ELEMENTS_PER_PASS // max(1, size))
             outputs_per_pass = max(1, most)
         found = _in_batches(scores, kept, calls, outputs, outputs_per_pass)
-    for own, gradient in zip(calls, found, strict=True):
-        own.call.set_gradients([gradient])
-
-
-def _size(call: AttentionCall) -> int:
-    return call.batch_size * call.heads * call.query_length * call.key_length
+    for each, gradient in zip(calls, found, strict=True):
+        each.call.set_gradients([gradient])
 
 
 # -- one pass -----------------------------------------------------------------------
@@ -111,17 +112,17 @@ def _in_one_pass(
 ) -> Gradients | None:
     """The gradients, or None if one output influences the row of another."""
     factors = _factors(kept).to(scores.dtype)
-    sources = [own.call.sources[0] for own in calls]
+    sources = [each.call.sources[0] for each in calls]
     with switch.isolated():
         scaled, plain = (
             gradients(scores, sources, cotangents)
             for cotangents in (factors * kept, kept.to(scores.dtype))
         )
-    for own, left, right in zip(calls, scaled, plain, strict=True):
+    for each, left, right in zip(calls, scaled, plain, strict=True):
         if left is None or right is None:
             if left is not right:
                 return None
-        elif not _follow(own.call, left, right, factors[own.examples]):
+        elif not _follow(each.call, left, right, factors[each.examples]):
             return None
     return plain
 
@@ -142,7 +143,7 @@ def _follow(call: AttentionCall, scaled: Tensor, plain: Tensor, by: Tensor) -> b
     by = by.to(found.device, found.dtype)[:, None, :, None]
     largest = rows.abs().amax(dim=-1, keepdim=True)
     tolerance = _TOLERANCE.get(call.dtype, _TOLERANCE_HALF)
-    # A difference that is not a number is no agreement.
+    # A difference of nan is a disagreement.
     return bool(((found / by - rows).abs() <= tolerance * largest).all())
 
 
@@ -156,37 +157,47 @@ def _arranged(call: AttentionCall, gradient: Tensor) -> Tensor:
 
 
 def _step_by_step(
-    scores: Tensor, kept: Tensor, calls: list[OutputCall], places: list[list[Tensor]]
+    scores: Tensor, kept: Tensor, calls: list[OutputCall], joined: list[list[Tensor]]
 ) -> Gradients | None:
-    """The gradients, or None if the parts do not keep the outputs apart."""
-    if any(own.output is None for own in calls):
+    """The gradients, or None if outputs share more than the tensors of their steps.
+
+    Args:
+        joined (list of lists of Tensor): one tensor per output, for each operation that
+            puts outputs together.
+    """
+    if any(call.output is None for call in calls):
         return None
-    sources = [own.call.sources[0] for own in calls]
-    parts = [part for place in places for part in place]
+    outputs = scores.shape[1]
+    sources = [each.call.sources[0] for each in calls]
+    # (output, tensor)
+    steps = [pair for tensors in joined for pair in enumerate(tensors)]
+    tensors = [tensor for _, tensor in steps]
     ones = kept.to(scores.dtype)
     factors = _factors(ones[:1]).to(scores.dtype)
-    plain = gradients(scores, [*parts, *sources], ones)
-    scaled = gradients(scores, parts, ones * factors)
-    whole = plain[len(parts) :]
-    used = [i for i, gradient in enumerate(plain[: len(parts)]) if gradient is not None]
-    by = factors[0].repeat(len(places)).tolist()
+    plain = gradients(scores, [*tensors, *sources], ones)
+    scaled = gradients(scores, tensors, ones * factors)
+    plain, whole = plain[: len(steps)], plain[len(steps) :]
+    used = [i for i, gradient in enumerate(plain) if gradient is not None]
     for i in used:
-        if not _agree(scaled[i], plain[i], factor=by[i]):
-            return None  # parts share what comes after them
-    roots = [parts[i] for i in used]
-    below = [plain[i] for i in used]
-    through = gradients(roots, sources, below)
+        if not _agree(scaled[i], plain[i], factor=float(factors[0, steps[i][0]])):
+            return None  # the outputs share what comes after these tensors
+
+    def through(tensor_indices: list[int], sources: list[Any]) -> Gradients:
+        return gradients(
+            [tensors[i] for i in tensor_indices],
+            sources,
+            [plain[i] for i in tensor_indices],
+        )
+
     # The same sums, in another order.
-    if not all(_agree(a, b, slack=10) for a, b in zip(through, whole, strict=True)):
-        return None  # something goes past the parts
+    pairs = zip(through(used, sources), whole, strict=True)
+    if not all(_agree(found, expected, slack=10) for found, expected in pairs):
+        return None  # something reaches the outputs without these tensors
     diagonal: Gradients = [None] * len(calls)
-    for t in range(scores.shape[1]):
-        own = [i for i in used if i % scores.shape[1] == t]
+    for t in range(outputs):
         here = [i for i, call in enumerate(calls) if call.output == t]
-        found = gradients(
-            [parts[i] for i in own],
-            [sources[i] for i in here],
-            [plain[i] for i in own],
+        found = through(
+            [i for i in used if steps[i][0] == t], [sources[i] for i in here]
         )
         for i, gradient in zip(here, found, strict=True):
             diagonal[i] = gradient
@@ -218,8 +229,8 @@ def _in_batches(
         chosen = outputs[start : start + outputs_per_pass]
         here = [
             i
-            for i, own in enumerate(calls)
-            if own.output is None or own.output in chosen
+            for i, each in enumerate(calls)
+            if each.output is None or each.output in chosen
         ]
         found = _backward(
             scores, kept, chosen, [calls[i].call.sources[0] for i in here]
@@ -227,14 +238,14 @@ def _in_batches(
         for i, batch in zip(here, found, strict=True):
             if batch is None:
                 continue
-            own = calls[i]
-            if own.output is not None:
-                diagonal[i] = batch[chosen.index(own.output)]
+            each = calls[i]
+            if each.output is not None:
+                diagonal[i] = batch[chosen.index(each.output)]
                 continue
             total = diagonal[i]
             if total is None:
                 total = diagonal[i] = torch.zeros_like(batch[0])
-            _copy_rows(own.call, batch, chosen, total)
+            _copy_rows(each.call, batch, chosen, total)
     return diagonal
 
 
@@ -245,12 +256,12 @@ def _backward(
     cotangents = torch.zeros(
         len(outputs), *scores.shape, dtype=scores.dtype, device=scores.device
     )
-    for place, output in enumerate(outputs):
-        cotangents[place, :, output] = kept[:, output].to(scores.dtype)
+    for row, output in enumerate(outputs):
+        cotangents[row, :, output] = kept[:, output].to(scores.dtype)
     if len(outputs) > 1:
         try:
             with warnings.catch_warnings():
-                # An operation without a batched backward takes its turns: no news.
+                # Operations without a batched backward run one after the other.
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 return gradients(scores, sources, cotangents, batched=True)
         except RuntimeError as error:
@@ -295,5 +306,5 @@ def _copy_rows(
         total.copy_(batch[0])
         return
     rows = batch.movedim(dim % (batch.dim() - 1) + 1, 1)
-    for place, output in enumerate(outputs):
-        total.select(dim, output).copy_(rows[place, output])
+    for row, output in enumerate(outputs):
+        total.select(dim, output).copy_(rows[row, output])

@@ -15,7 +15,6 @@ from captum_attngrad.attr._core.layer_calls import (
 )
 from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.attr._core.target import output_tensor
-from captum_attngrad.attr._core.warning import warn
 from captum_attngrad.attr.sequence._diagonal_gradients import (
     Preparation,
     set_diagonal_gradients,
@@ -56,6 +55,11 @@ def explained_calls(
 
     Returns:
         The layers, and which outputs are explained, ``(batch, outputs)``.
+
+    Raises:
+        ValueError: if targets do not fit the output, or no attention goes from the
+            outputs to a source.
+        RuntimeError: if the outputs do not depend on the attention weights.
     """
     outputs = targets.shape[1]
     prepared = Preparation(Switch(), StepOutputs(outputs))
@@ -84,42 +88,20 @@ def explained_calls(
         _check_named(record, layers, runner.layers, outputs)
         check_same_keys(layers)
         calls = output_calls(layers, outputs)
-        if not scores.requires_grad or not calls:
-            raise _off_path(layers)
-        outputs_per_pass = None
-        if internal_batch_size is not None:
-            outputs_per_pass = max(1, internal_batch_size // max(1, len(targets)))
-        set_diagonal_gradients(
-            scores,
-            kept,
-            calls,
-            prepared,
-            output.numel(),
-            outputs_per_pass,
-        )
-    _check_on_path(layers, named)
+        if scores.requires_grad and calls:
+            outputs_per_pass = None
+            if internal_batch_size is not None:
+                outputs_per_pass = max(1, internal_batch_size // max(1, len(targets)))
+            set_diagonal_gradients(
+                scores,
+                kept,
+                calls,
+                prepared,
+                output.numel(),
+                outputs_per_pass,
+            )
+    runner.check_on_path([call for layer in layers for call in layer.calls])
     return layers, kept
-
-
-def _check_on_path(layers: list[LayerCalls], named: int) -> None:
-    others = [
-        layer for layer in layers if not any(call.on_path for call in layer.calls)
-    ]
-    if len(others) == len(layers) or (others and named):
-        raise _off_path(others)
-    if others:
-        warn(
-            "The outputs do not depend on the attention weights of "
-            f"{names_of(others)}; they count as 0."
-        )
-
-
-def _off_path(layers: list[LayerCalls]) -> RuntimeError:
-    return RuntimeError(
-        f"The outputs do not depend on the attention weights of {names_of(layers)}: "
-        "they are not on the path to the output. Was something detached, or the "
-        "forward pass run without gradients (torch.no_grad, an inference-only kernel)?"
-    )
 
 
 def _check_named(

@@ -1,4 +1,4 @@
-"""What a sequence model itself produces: greedy decoding, and generated token ids."""
+"""What a sequence model generates: greedy decoding, and given token ids."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class GeneratedExplanation(NamedTuple):
 
     Attributes:
         token_ids (Tensor): the generated tokens, ``(batch, outputs)``, without the
-            start token. After the end of an output they mean nothing.
-        lengths (Tensor): how many of them each example has, ``(batch,)``, with the end
-            token.
+            start token. After the end of an output they are meaningless.
+        lengths (Tensor): their number in each example, including the end token,
+            ``(batch,)``.
         attributions (Tensor or tuple[Tensor]): ``(batch, outputs, keys)``, as
             :meth:`SequenceAttentionGradient.attribute` returns it; rows after the end
             are 0.
@@ -47,8 +47,8 @@ def greedy(
     end: int | None,
     max_outputs: int,
 ) -> Tensor:
-    """The most likely token after each prefix, ``(batch, 1 + outputs)`` with the start
-    token; at most ``max_outputs``, fewer once every example has had its ``end``."""
+    """The most likely token after each prefix: ``(batch, 1 + outputs)``, with the start
+    token. It stops after ``max_outputs``, or when every example has reached ``end``."""
     ids = first
     ended = torch.zeros(len(first), dtype=torch.bool, device=first.device)
     for _ in range(max_outputs):
@@ -63,7 +63,11 @@ def greedy(
 
 
 def checked_ids(ids: Any, examples: int) -> Tensor:
-    """Generated token ids ``(batch, 1 + outputs)``."""
+    """Generated token ids, ``(batch, 1 + outputs)``.
+
+    Raises:
+        ValueError: if they have another form.
+    """
     ids = getattr(ids, "sequences", ids)  # generate(return_dict_in_generate=True)
     if (
         not isinstance(ids, Tensor)
@@ -88,7 +92,7 @@ def checked_ids(ids: Any, examples: int) -> Tensor:
 
 
 def output_lengths(token_ids: Tensor, end: int | None) -> Tensor:
-    """Up to the first ``end``, which counts; ``(batch,)``."""
+    """The number of tokens up to and including the first ``end``, ``(batch,)``."""
     total = token_ids.shape[1]
     if end is None:
         return torch.full((len(token_ids),), total, device=token_ids.device)
@@ -111,7 +115,7 @@ def each_prefix(
         if bool((last[:, t] == ignore_index).all()):
             break
         rows.append(attribute(fed[:, : t + 1], last)[:, -1])
-    keys = rows[-1].shape[1]  # more for each prefix where the prefix itself is the keys
+    keys = rows[-1].shape[1]  # each prefix has more if its own tokens are the keys
     rows = [torch.nn.functional.pad(row, (0, keys - row.shape[1])) for row in rows]
     rows += [torch.zeros_like(rows[0])] * (targets.shape[1] - len(rows))
     return torch.stack(rows, dim=1)

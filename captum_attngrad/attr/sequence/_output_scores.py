@@ -1,4 +1,4 @@
-"""One score for each output of a sequence model."""
+"""From the outputs of a sequence model to one score for each of them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _EXPECTED = "targets must be token ids (integers) of shape (batch, outputs)"
 
 
 def check_output(output: Tensor, targets: Tensor, ignore_index: int) -> None:
-    """What the model returned has one row of classes for each target.
-
+    """
     Raises:
-        ValueError: if it does not, or a target is not one of the classes.
+        ValueError: if the model did not return one row of classes for each target, or
+            a target is not one of the classes.
     """
     shape, expected = tuple(output.shape), tuple(targets.shape)
     if output.dim() != 3:
@@ -46,16 +46,16 @@ def check_output(output: Tensor, targets: Tensor, ignore_index: int) -> None:
         raise ValueError(
             f"forward_func returned shape {shape}, that is {shape[1]} outputs for "
             f"{shape[0]} examples, and targets has shape {expected}. Pass one token id "
-            "for each output of the model; outputs that are not to be explained get "
-            f"the id {ignore_index} (ignore_index)."
+            "for each output of the model, and "
+            f"{ignore_index} (ignore_index) for outputs that are not explained."
         )
     wrong = ((targets < 0) | (targets >= shape[2])) & (targets != ignore_index)
     if bool(wrong.any()):
-        example, place = wrong.nonzero()[0].tolist()
+        example, position = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"targets[{example}, {place}] = {int(targets[example, place])} is out of "
-            f"range: forward_func returned shape {shape}, so token ids go from 0 to "
-            f"{shape[2] - 1} (and {ignore_index} is ignored)."
+            f"targets[{example}, {position}] = {int(targets[example, position])} is "
+            f"out of range: forward_func returned shape {shape}, so token ids go from "
+            f"0 to {shape[2] - 1} (and {ignore_index} is ignored)."
         )
     if bool((targets == ignore_index).all()):
         raise ValueError(
@@ -66,8 +66,8 @@ def check_output(output: Tensor, targets: Tensor, ignore_index: int) -> None:
 def output_scores(
     output: Tensor, targets: Tensor, kept: Tensor, loss_func: LossFunction | None
 ) -> Tensor:
-    """``output[b, t, targets[b, t]]`` or minus its loss, ``(batch, outputs)``; anything
-    finite where not ``kept``."""
+    """``output[b, t, targets[b, t]]`` or minus its loss, ``(batch, outputs)``. Where an
+    output is not ``kept``, its score is some finite number."""
     if loss_func is None:
         ids = targets.masked_fill(~kept, 0).unsqueeze(-1)
         return output.gather(2, ids).squeeze(-1)

@@ -13,7 +13,7 @@ from captum_attngrad.attr._core.run import gradients
 from captum_attngrad.attr.sequence._diagonal_gradients import OutputCall
 from captum_attngrad.capture.calls import AttentionCall
 
-# Of some calls: which of them have no row that influences an earlier output.
+# Which of some calls have no row that influences an earlier output.
 OfOutputs = Callable[[list[AttentionCall]], list[bool]]
 
 
@@ -30,13 +30,14 @@ def source_attention(
     Args:
         layers: the recorded calls of each attention module.
         outputs (int): number of outputs.
-        named (int): how many layers the user has named; 0 if none. Where every one is
-            a single module, there is nothing to tell apart.
+        named (int): how many layers the user has named; 0 if none. If each of them is
+            a single module, all are explained.
         of_outputs (Callable): tells the attention of the outputs from that of an
-            encoder where lengths do not; costs a backward pass.
+            encoder if lengths do not; costs a backward pass.
 
     Raises:
-        ValueError: if there is none, or it cannot be told from self-attention.
+        ValueError: if there is none, or it cannot be distinguished from
+            self-attention.
     """
     fitting = [
         replace(layer, replicas=[_fitting(calls, outputs) for calls in layer.replicas])
@@ -45,7 +46,7 @@ def source_attention(
     fitting = [layer for layer in fitting if all(layer.replicas)]
     if not fitting:
         raise ValueError(_nothing_fits(layers, outputs))
-    # Where there are not as many keys as outputs, they are the source.
+    # Keys whose number is not that of the outputs are the source.
     source = [layer for layer in fitting if _is_of_source(layer, outputs)]
     if source or len(fitting) == 1:
         return source or fitting
@@ -57,8 +58,8 @@ def source_attention(
             "looks like self-attention. Pass the modules that attend to the source as "
             f"layer: some of {names_of(fitting)}."
         )
-    # As many keys as outputs: self-attention of the outputs is causal, and the rows of
-    # an encoder influence all outputs.
+    # There are as many keys as outputs. Self-attention of the outputs is causal, and
+    # the rows of an encoder influence all outputs.
     free = [layer for layer in fitting if not _is_causal(layer)]
     if len(free) < 2:
         return free or fitting
@@ -69,8 +70,8 @@ def source_attention(
         return found
     raise ValueError(
         f"Source and outputs both have {outputs} tokens, and the model has no causal "
-        "self-attention, so that attention to the source cannot be told from other "
-        "attention. Pass the modules that attend to the source as layer: some of "
+        "self-attention, so that attention to the source looks like other attention. "
+        "Pass the modules that attend to the source as layer: some of "
         f"{names_of(free)}."
     )
 
@@ -121,7 +122,7 @@ def _nothing_fits(layers: list[LayerCalls], outputs: int) -> str:
         f"each of them: neither {outputs} queries in one call, nor {outputs} calls "
         "with one query each and the same keys. Found (queries x keys): "
         f"{'; '.join(listed)}. forward_func must return all outputs of the decoder; "
-        "those that are not to be explained get ignore_index in targets."
+        "set the targets of those that you do not want to explain to ignore_index."
     )
 
 

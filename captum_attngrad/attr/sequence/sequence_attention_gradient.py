@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from captum_attngrad._captum import formatted_arguments, formatted_inputs
 from captum_attngrad.attr._core.base import PairScoresAttribution
-from captum_attngrad.attr._core.heads import Heads
+from captum_attngrad.attr._core.environment import uncompiled
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import (
     LayerCalls,
@@ -20,7 +20,7 @@ from captum_attngrad.attr._core.layer_calls import (
     sum_over_heads,
     with_heads,
 )
-from captum_attngrad.attr._core.surroundings import uncompiled
+from captum_attngrad.attr._core.selection import Heads
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size, whole_number
 from captum_attngrad.attr.sequence._explained_calls import explained_calls
@@ -40,34 +40,34 @@ class SequenceAttentionGradient(PairScoresAttribution):
     r"""
     For each output token of a sequence-to-sequence model, the gradient of its own
     score with respect to the attention weights that it used itself: which source
-    tokens speak for the output (positive), and which against it (negative).
+    tokens support the output (positive), and which oppose it (negative).
 
     With the score :math:`s_t` of output t and the weights :math:`A_t` that it used -
     the t-th call of a recurrent decoder's attention, or row t of a transformer's
     cross-attention - the score of source token k is :math:`\sum_h \partial s_t /
-    \partial A^h_{tk}`, over all chosen heads and layers. What *later* outputs make of
-    :math:`A_t`, through the state of a recurrent decoder or the self-attention of a
-    transformer, is no part of it. A backward pass of the sum of all scores would
+    \partial A^h_{tk}`, over all chosen heads and layers. It leaves out what *later*
+    outputs make of :math:`A_t`, through the state of a recurrent decoder or the
+    self-attention of a transformer. A backward pass of the sum of all scores would
     include it, and give a different answer.
 
     All outputs are explained with one forward pass. For transformers whose
     self-attention is causal (fused, or written out as matrix products) two backward
-    passes are enough for any number of outputs: in them self-attention passes no
+    passes are enough for any number of outputs. In these passes self-attention sends no
     gradient between positions, and the second one checks, numerically and for every
-    row, that nothing else did. For a recurrent decoder that puts its outputs together
-    from one part for each step (``stack``, ``cat``, or by index) each step is visited
-    on its own, which costs as much as one backward pass, after two that check that
-    nothing goes past these parts. Any other model takes one batch of backward passes
-    for every few outputs, which costs outputs x one backward pass. The numbers are the
-    same in all three cases.
+    row, that nothing else did. For a recurrent decoder that joins its outputs from one
+    tensor per step (``stack``, ``cat``, or by index) each step is visited once, which
+    costs as much as one backward pass, after two passes that check that nothing
+    bypasses these tensors. Any other model takes one batch of backward passes for every
+    few outputs, which costs as much as one backward pass per output. The numbers are
+    the same in all three cases.
 
     Which attention is explained: within ``layer``, or in the whole model, modules that
     attend with one query for each output, or that are called once for each output.
     Where some of them attend to the source (their number of keys is not the number of
-    outputs) and others to the outputs before, attention to the source is explained
-    alone. If source and outputs have the same length, causal attention is taken for
-    that of outputs to outputs, and attention whose later rows change the first output
-    for that of an encoder. Where a model has no attention to a source (a decoder-only
+    outputs) and others to previous outputs, only attention to the source is explained.
+    If source and outputs have the same length, causal attention is taken to go from
+    outputs to outputs, and attention whose later rows change the first output is taken
+    to be an encoder's. Where a model has no attention to a source (a decoder-only
     model), keys are positions of the sequence itself.
 
     Based on S. Chakraborty, T. Le, P. Gurram and R. Tomsett, *Paying Attention to
@@ -78,8 +78,8 @@ class SequenceAttentionGradient(PairScoresAttribution):
     When not to use it: for one score for a whole sequence, :class:`AttentionGradient`
     needs one backward pass. In a recurrent decoder the source also reaches output t
     through the attention of earlier steps and the initial state; row t says nothing
-    of these. In a deep encoder the states that are attended to are not the tokens at
-    their places alone. Use it on models in ``eval()`` mode.
+    about these. In a deep encoder, each state that is attended to has already mixed
+    several tokens. Use it on models in ``eval()`` mode.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class SequenceAttentionGradient(PairScoresAttribution):
             multiply_by_attention (bool, optional): Multiply the gradient by the
                         attention weights, :math:`A \odot G`.
                         Default: False
-            center (bool, optional): Take the attention-weighted mean of its row off
-                        the gradient, as in :class:`AttentionGradient`. With
+            center (bool, optional): Subtract the attention-weighted mean of its row
+                        from the gradient, as in :class:`AttentionGradient`. With
                         ``multiply_by_attention`` this is the gradient with respect to
                         the scores before the softmax, and a row sums to 0.
                         Default: False
@@ -150,7 +150,7 @@ class SequenceAttentionGradient(PairScoresAttribution):
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
             raise ValueError(
                 f"ignore_index={ignore_index!r:.80}: expected an integer, the target of"
-                " outputs that are not explained (one that is no token id)."
+                " outputs that are not explained (a number that is not a token id)."
             )
         self._ignore_index = ignore_index
 
@@ -176,10 +176,10 @@ class SequenceAttentionGradient(PairScoresAttribution):
             additional_forward_args (Any, optional): Further arguments of
                         forward_func, one argument or a tuple.
                         Default: None
-            internal_batch_size (int, optional): At most so many rows (examples x
-                        outputs) in one batch of backward passes, where batches are
-                        needed; at least one output goes through at once. Bounds
-                        memory; the result is the same.
+            internal_batch_size (int, optional): The largest number of rows (examples
+                        x outputs) in one batch of backward passes, where batches are
+                        needed; a batch holds at least one output. It bounds memory;
+                        the result is the same.
                         Default: None, chosen by size
 
         Returns:
@@ -267,12 +267,13 @@ class SequenceAttentionGradient(PairScoresAttribution):
                         what comes after it is not.
                         Default: None, a Hugging Face model's ``eos_token_id``; for
                         other models outputs have no end
-            max_outputs (int, optional): At most so many tokens, in greedy decoding.
+            max_outputs (int, optional): The largest number of tokens in greedy
+                        decoding.
                         Default: 50
-            step_by_step (bool, optional): Explain each output in a pass of its own over
-                        the tokens before it, as generation does it, in place of one
-                        teacher-forced pass. The numbers are the same where the decoder
-                        is causal, as it must be; the cost is that of a loop.
+            step_by_step (bool, optional): Explain each output in a separate pass over
+                        the tokens before it, as in generation, instead of in one
+                        teacher-forced pass. The numbers are the same if the decoder is
+                        causal, as it must be; the cost is that of a loop.
                         Default: False
             internal_batch_size (int, optional): as for :meth:`attribute`.
                         Default: None

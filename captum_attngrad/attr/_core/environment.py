@@ -1,4 +1,4 @@
-"""Run a model so that it can be recorded and differentiated, whatever the caller's
+"""The state in which a model can be recorded and differentiated, whatever the caller's
 settings are."""
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def not_compiled(modules: list[Module]) -> Iterator[None]:
     if not uncompiled_code.possible:
         raise RuntimeError(
             f"{type(compiled[0]).__name__} is compiled with torch.compile, and torch "
-            f"{torch.__version__} cannot run it uncompiled for a while (torch 2.6 can)."
-            " Explain the original module."
+            f"{torch.__version__} cannot run it uncompiled (torch 2.6 can). Explain "
+            "the original module."
         )
     with uncompiled_code.needed():
         yield
@@ -96,7 +96,7 @@ def gradients_allowed(modules: list[Module]) -> Iterator[None]:
         yield
 
 
-def usable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def without_inference_tensors(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments that were made in inference mode, as ordinary tensors."""
     return tuple(
         a.clone() if isinstance(a, Tensor) and a.is_inference() else a

@@ -1,8 +1,7 @@
 """Which dimension of an embedding holds the examples.
 
-Most models embed ``(batch, tokens)``; XLNet turns its ids around first. Where sizes
-leave a doubt, it is settled by changing one example at a time: what changes in the
-embedding is that example.
+Most models embed ``(batch, tokens)``; XLNet transposes its ids first. If sizes do not
+decide, one example at a time is changed: what changes in the embedding is that example.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from torch import Tensor
 
 Run = Callable[[tuple[Tensor, ...]], Tensor]
 
-# What has changed differs by more than this share of the largest difference: other
-# entries may be rounded otherwise.
-_CHANGED = 1e-3
+# An entry has changed if it differs by more than this share of the largest difference:
+# the others may differ in rounding.
+_MIN_CHANGE = 1e-3
 
 
 def batch_dimension(
@@ -31,10 +30,10 @@ def batch_dimension(
 
     Args:
         name (str): of the embedding layer.
-        given (Tensor): what it gave for ``inputs``, of three dimensions.
+        given (Tensor): what it returned for ``inputs``, of three dimensions.
         inputs, baselines (tuple of Tensor): of the same shapes, batch first.
-        embedded (Callable): what it gives for other inputs of the same shapes.
-        doubled (Callable): what it gives for all examples twice.
+        embedded (Callable): what it returns for other inputs of the same shapes.
+        doubled (Callable): what it returns for all examples twice.
 
     Raises:
         ValueError: if neither dimension is that of the examples.
@@ -61,14 +60,14 @@ def batch_dimension(
                 f"The embedding layer {name} returns shape {tuple(given.shape)}, and "
                 f"when one of the {examples} examples is changed, other entries change "
                 "too, so that the examples cannot be found in it. Call model.eval() if "
-                "there is a dropout; an embedding must keep the examples apart."
+                "there is dropout. An embedding must not mix examples."
             )
         proved = True
         if len(fitting) == 1:
             break
     if len(fitting) == 1 and proved:
         return fitting[0]
-    # All examples are alike, and like their baselines: only their number tells them.
+    # All examples are alike, and like their baselines: only their number helps.
     rows, columns = doubled().shape[:2]
     twice = {(2 * examples, given.shape[1]): 0, (given.shape[0], 2 * examples): 1}
     found = twice.get((rows, columns))
@@ -85,8 +84,8 @@ def batch_dimension(
 def _one_changed(
     inputs: tuple[Tensor, ...], baselines: tuple[Tensor, ...]
 ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-    """``(i, inputs)`` in which example i alone is another: its baseline, or the example
-    before it."""
+    """``(i, inputs)``, with example i replaced by its baseline or by the example before
+    it."""
     examples = len(inputs[0])
     before = tuple(each.roll(1, dims=0) if each.dim() else each for each in inputs)
     for others in (baselines, before):
@@ -106,4 +105,4 @@ def _where_changed(given: Tensor, other: Tensor) -> Tensor:
     if given.shape != other.shape:
         return torch.cartesian_prod(*(torch.arange(n) for n in given.shape[:2]))
     difference = (other - given).abs().amax(dim=2)
-    return (difference > _CHANGED * difference.max()).nonzero()
+    return (difference > _MIN_CHANGE * difference.max()).nonzero()
