@@ -43,7 +43,7 @@ toc_object_entries_show_parents = "hide"
 
 # Notebooks keep the outputs that they were committed with.
 nb_execution_mode = "off"
-myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_inline"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 suppress_warnings = [
     # The notebooks' headings begin where their authors wanted them.
