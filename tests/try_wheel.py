@@ -1,0 +1,47 @@
+"""What `make wheel` runs in an environment with the core dependencies alone: the installed
+package explains a model and answers on the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+import captum_attngrad
+from captum_attngrad import AttentionGradient, verify
+
+EXTRAS = ("pandas", "sklearn", "IPython", "transformers", "platformdirs")
+
+
+def main() -> None:
+    installed = Path(captum_attngrad.__file__)
+    assert "site-packages" in installed.parts, installed
+    assert (installed.parent / "py.typed").exists()
+    here = [name for name in EXTRAS if find_spec(name) is not None]
+    assert not here, f"not core dependencies, but installed: {', '.join(here)}"
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Embedding(10, 8),
+        torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+        torch.nn.Flatten(),
+        torch.nn.Linear(40, 2),
+    ).eval()
+    input_ids = torch.randint(0, 10, (2, 5))
+    scores = AttentionGradient(model).attribute(input_ids, target=1)
+    assert scores.shape == input_ids.shape
+    assert scores.abs().sum() > 0
+    assert verify(model, input_ids)
+
+    for command in (["--help"], ["--version"]):
+        call = [sys.executable, "-m", "captum_attngrad", *command]
+        shown = subprocess.run(call, capture_output=True, text=True, check=True).stdout
+        assert "captum-attngrad" in shown, shown
+    print(f"captum_attngrad {captum_attngrad.__version__}: the wheel works")
+
+
+if __name__ == "__main__":
+    main()
