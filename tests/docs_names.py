@@ -217,10 +217,10 @@ def _seq2seq() -> dict[str, Any]:
 def _shown() -> dict[str, Any]:
     pytest.importorskip("IPython")  # visualize_text shows with it
     scores = torch.tensor([[0.1, 0.8, 0.0]])
+    tokens = [["a", "fine", "film"]]
     return _classifier() | {
-        "records": captum_attngrad.text_records(
-            [["a", "fine", "film"]], scores, 0.9, 1, 1, 1
-        ),
+        "input_ids": torch.randint(4, 40, (1, 6)),
+        "records": captum_attngrad.text_records(tokens, scores, 0.9, 1, 1, 1),
         "visualize_text": captum.attr.visualization.visualize_text,
         "pieces": ["un", "##watch", "##able", "."],
         "output_tokens": ["N", "AY", "T"],
