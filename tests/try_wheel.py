@@ -1,5 +1,7 @@
-"""What `make wheel` runs in an environment with the core dependencies alone: the installed
-package explains a model and answers on the command line."""
+"""The installed package explains a model and answers on the command line.
+
+`make wheel` runs this in an environment with the core dependencies alone.
+"""
 
 from __future__ import annotations
 
