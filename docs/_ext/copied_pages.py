@@ -14,7 +14,10 @@ PAGES = {
     "benchmarks/search/README.md": "results/search.md",
 }
 # Links that lead elsewhere from where a page is copied to.
-LINKS = {"../benchmarks/search/README.md": "../results/search.md"}
+LINKS = {
+    "../benchmarks/search/README.md": "../results/search.md",
+    "docs/glossary.md": "glossary.md",
+}
 
 
 def copy_pages(app: Sphinx) -> None:
