@@ -16,6 +16,7 @@ PAGES = {
 # Links that lead elsewhere from where a page is copied to.
 LINKS = {
     "../benchmarks/search/README.md": "../results/search.md",
+    "../docs/results/index.md": "../results/index.md",
     "docs/glossary.md": "glossary.md",
 }
 
