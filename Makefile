@@ -89,7 +89,8 @@ test: lint  ## Run the linters and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: $(STAMP)  ## Run the tests that take seconds: under two minutes on two cores
-	$(BIN)/python -m pytest -m "not slow and not minutes and not network" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=fast \
+	  -m "not slow and not minutes and not network" $(PYTEST_ARGS)
 
 test-torchtext: export CAPTUM_ATTNGRAD_MUST_HAVE := $(TORCHTEXT_MUST_HAVE)
 test-torchtext: $(TORCHTEXT_STAMP)  ## Run the tests with torchtext and torch 2.3

@@ -41,6 +41,17 @@ add_module_names = False
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
+# A function, method or class of ours that a docstring names must exist. Types are prose, and
+# other libraries are not linked.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:class", r"(?!captum_attngrad\b).*"),
+    ("py:class", r".*\._.*"),
+    ("py:(func|meth|class|exc|attr|obj)", r"(torch|captum|numpy|np|nn|F)\..*"),
+    ("py:meth", r"\w+"),
+    ("py:(attr|data|obj|exc)", r".*"),
+]
+
 # Notebooks keep the outputs that they were committed with.
 nb_execution_mode = "off"
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]

@@ -12,7 +12,10 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+from docutils.nodes import Element, TextElement
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
 
 import captum_attngrad
 
@@ -161,6 +164,34 @@ def write_pages(app: Sphinx) -> None:
         _write(folder / f"{name}.rst", text)
 
 
+def resolve(
+    app: Sphinx, env: BuildEnvironment, node: Element, content: TextElement
+) -> Element | None:
+    """Find what a docstring names without, or with another, path: ``:func:`verify```
+    in any module is the one documented object of that name."""
+    if node.get("refdomain") != "py":
+        return None
+    name = str(node["reftarget"])
+    domain = env.domains.python_domain
+    parts = name.split(".")
+    # First as it stands, then without the modules before the class or function.
+    for start in range(len(parts)):
+        ending = "." + ".".join(parts[start:])
+        found = [full for full in domain.objects if full.endswith(ending)]
+        if len(found) == 1:
+            entry = domain.objects[found[0]]
+            return make_refnode(
+                app.builder,
+                str(node["refdoc"]),
+                entry.docname,
+                entry.node_id,
+                content,
+                found[0],
+            )
+    return None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_pages)
+    app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
