@@ -41,8 +41,8 @@ add_module_names = False
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
-# A function, method or class of ours that a docstring names must exist. Types are prose, and
-# other libraries are not linked.
+# A function, method or class of ours that a docstring names must exist. Types are
+# prose, and other libraries are not linked.
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"(?!captum_attngrad\b).*"),
