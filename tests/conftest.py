@@ -56,6 +56,7 @@ SLOW = (
     "attr/test_embedding_layout.py",
     "attr/test_sequence_huggingface.py",
     "attr/test_threads.py",
+    "datasets/test_pronouncing_dictionary.py",
     "evaluation/test_resume.py",
     "models/test_pretrained.py",
     "models/test_seq2seq_explained.py",

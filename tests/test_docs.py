@@ -11,9 +11,12 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 
 import captum_attngrad
@@ -38,13 +41,20 @@ NEEDS = {
 }
 
 
+def modules() -> Iterator[ModuleType]:
+    for info in pkgutil.walk_packages(captum_attngrad.__path__, "captum_attngrad."):
+        if info.name.endswith("__main__"):
+            continue
+        try:
+            yield importlib.import_module(info.name)
+        except ModuleNotFoundError as error:  # of an extra that is not installed
+            if str(error.name).startswith("captum_attngrad"):
+                raise
+
+
 def examples() -> list[doctest.DocTest]:
     finder = doctest.DocTestFinder()
-    found = []
-    for info in pkgutil.walk_packages(captum_attngrad.__path__, "captum_attngrad."):
-        if not info.name.endswith("__main__"):
-            found += finder.find(importlib.import_module(info.name))
-    return [test for test in found if test.examples]
+    return [test for m in modules() for test in finder.find(m) if test.examples]
 
 
 EXAMPLES = examples()
@@ -63,6 +73,12 @@ class Checker(doctest.OutputChecker):
 def names_in(test: doctest.DocTest) -> set[str]:
     code = ast.parse("".join(example.source for example in test.examples))
     return {node.id for node in ast.walk(code) if isinstance(node, ast.Name)}
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_closed() -> Iterator[None]:
+    yield
+    plt.close("all")
 
 
 def object_name(test: doctest.DocTest) -> str:

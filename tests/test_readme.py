@@ -93,8 +93,10 @@ def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     registry = register_method.__globals__["_REGISTRY"]
     monkeypatch.setitem(register_method.__globals__, "_REGISTRY", dict(registry))
-    exec(compile(code, page, "exec"), {"__name__": "page"} | names_of(page))
-    plt.close("all")
+    try:
+        exec(compile(code, page, "exec"), {"__name__": "page"} | names_of(page))
+    finally:
+        plt.close("all")
 
 
 def test_the_readme_has_three_recipes_and_fits() -> None:
