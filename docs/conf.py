@@ -49,7 +49,7 @@ nitpick_ignore_regex = [
     ("py:class", r".*\._.*"),
     ("py:(func|meth|class|exc|attr|obj)", r"(torch|captum|numpy|np|nn|F)\..*"),
     ("py:meth", r"\w+"),
-    ("py:(attr|data|obj|exc)", r".*"),
+    ("py:(attr|data|obj|exc|mod)", r".*"),
 ]
 
 # Notebooks keep the outputs that they were committed with.
