@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -60,6 +61,15 @@ class Translator(nn.Module):
         return self.decoder(self.embedding(target), x)[:, -1].sum(dim=1)
 
 
+def inner_names() -> dict[str, Any]:
+    """What the modules define without exporting it, which examples may use too."""
+    names: dict[str, Any] = {}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("captum_attngrad."):
+            names |= {n: v for n, v in vars(module).items() if n[0] != "_"}
+    return names
+
+
 def public_names() -> dict[str, Any]:
     """All that the packages export, as after importing it."""
     names: dict[str, Any] = {}
@@ -110,6 +120,8 @@ def _judged() -> dict[str, Any]:
         "batch": batch,
         "target": target,
         "explain": known.occlusion(text_model),
+        "MyClassifier": type("MyClassifier", (nn.Module,), {}),
+        "MyEncoder": type("MyEncoder", (nn.Module,), {}),
     }
 
 
@@ -246,6 +258,7 @@ NAMES: dict[str, Callable[[], dict[str, Any]]] = {
     "captum_attngrad.metrics": _judged,
     "captum_attngrad.models.seq2seq": _seq2seq,
     "captum_attngrad.text.text_model": _text,
+    "captum_attngrad.text.word_pieces": _pieces,
     "captum_attngrad.visualization": _shown,
     "captum_attngrad.visualization.alignment": _alignment,
     "captum_attngrad.visualization.word_pieces": _pieces,

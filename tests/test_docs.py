@@ -21,7 +21,7 @@ import pytest
 
 import captum_attngrad
 from captum_attngrad import register_method
-from tests.docs_names import names_for, public_names
+from tests.docs_names import inner_names, names_for, public_names
 
 # These fetch or train something; the marks are those of their other tests.
 MARKS = {
@@ -103,7 +103,7 @@ def test_example(
     runner = doctest.DocTestRunner(
         Checker(stands_alone), verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE
     )
-    test.globs |= public_names() | stand_ins
+    test.globs = inner_names() | test.globs | public_names() | stand_ins
     said: list[str] = []
     outcome = runner.run(test, out=said.append)
     assert outcome.failed == 0, "".join(said)
