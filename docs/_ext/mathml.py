@@ -17,13 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 def _markup(node: nodes.Element, block: bool) -> str:
-    # Docutils knows no \\big; a browser sizes brackets by what is in them.
+    # Docutils does not know \\big; a browser sizes brackets by what is in them.
     tex = re.sub(r"\\[bB]igg?[lrm]?(?![a-zA-Z])", "", node.astext())
     try:
-        return str(latex2mathml.tex2mathml(tex, as_block=block))
+        markup = str(latex2mathml.tex2mathml(tex, as_block=block))
     except MathError as error:
         logger.warning("cannot draw %r: %s", node.astext(), error, location=node)
         return ""
+    # Few fonts have the sign that docutils takes for \\setminus.
+    return markup.replace("\N{REVERSE SOLIDUS OPERATOR}", "\\")
 
 
 def _inline(translator: Any, node: nodes.math) -> None:
