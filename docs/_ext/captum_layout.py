@@ -1,4 +1,4 @@
-"""Docstrings in Captum's layout as reStructuredText.
+"""Docstrings in Captum's layout as reStructuredText, without what Python generates.
 
 Captum writes the list of what is returned right below a line of text, and indents what
 follows each name; reStructuredText wants an empty line before, and one indentation.
@@ -36,12 +36,26 @@ def _process(
 ) -> None:
     lines[:] = _lists(lines)
     lines[:] = [
+        # The docstring that a named tuple's constructor has by itself.
+        "" if line.startswith("Create new instance of") else line
+        for line in lines
+    ]
+    lines[:] = [
         re.sub(r"^(\s*)\*args, \*\*kwargs:", r"\1\\*args, \\*\\*kwargs:", line)
         for line in lines
     ]
 
 
+def _skip(
+    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """A field of a named tuple is described with the class."""
+    generated = (getattr(obj, "__doc__", None) or "").startswith("Alias for field")
+    return True if generated else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     # Before napoleon's handler, which has the usual priority of 500.
+    app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _process, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

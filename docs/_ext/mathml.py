@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 def _markup(node: nodes.Element, block: bool) -> str:
-    # Docutils does not know \\big; a browser sizes brackets by what is in them.
+    # Docutils does not know \big; a browser sizes brackets by what is in them.
     tex = re.sub(r"\\[bB]igg?[lrm]?(?![a-zA-Z])", "", node.astext())
     try:
         markup = str(latex2mathml.tex2mathml(tex, as_block=block))
     except MathError as error:
         logger.warning("cannot draw %r: %s", node.astext(), error, location=node)
         return ""
-    # Few fonts have the sign that docutils takes for \\setminus.
+    # Few fonts have the sign that docutils takes for \setminus.
     return markup.replace("\N{REVERSE SOLIDUS OPERATOR}", "\\")
 
 
