@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 import captum_attngrad
-from captum_attngrad import AttentionGradient, verify
+from captum_attngrad import AttentionGradient, save_html, verify
 
 EXTRAS = ("pandas", "sklearn", "IPython", "transformers", "platformdirs")
 
@@ -37,6 +38,11 @@ def main() -> None:
     assert scores.shape == input_ids.shape
     assert scores.abs().sum() > 0
     assert verify(model, input_ids)
+
+    with tempfile.TemporaryDirectory() as folder:  # the page's template is installed
+        page = Path(folder, "page.html")
+        save_html("<p>words</p>", str(page))
+        assert "words" in page.read_text(encoding="utf-8")
 
     for command in (["--help"], ["--version"]):
         call = [sys.executable, "-m", "captum_attngrad", *command]
