@@ -144,5 +144,6 @@ format: $(STAMP)  ## Format the code and apply the safe fixes
 clean:  ## Remove the environments, the report, caches and build products
 	rm -rf $(VENV) $(TORCHTEXT_VENV) $(NEWEST_VENV) $(WHEEL_VENV) *.egg-info
 	rm -rf report build dist docs/_build docs/api docs/tutorials
+	rm -f docs/changelog.md docs/contributing.md docs/results/cost.md docs/results/search.md
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find captum_attngrad tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from docutils.nodes import Element, TextElement
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
@@ -164,34 +164,54 @@ def write_pages(app: Sphinx) -> None:
         _write(folder / f"{name}.rst", text)
 
 
+def _link(
+    app: Sphinx, page: str, ending: str, content: nodes.Node
+) -> nodes.reference | None:
+    """To the one documented object whose full name ends so."""
+    objects = app.env.domains.python_domain.objects
+    found = [
+        full
+        for full, entry in objects.items()
+        if full.endswith(f".{ending}") and not entry.aliased
+    ]
+    if len(found) != 1:
+        return None
+    entry = objects[found[0]]
+    return make_refnode(
+        app.builder, page, entry.docname, entry.node_id, content, found[0]
+    )
+
+
 def resolve(
-    app: Sphinx, env: BuildEnvironment, node: Element, content: TextElement
-) -> Element | None:
+    app: Sphinx, env: BuildEnvironment, node: nodes.Element, content: nodes.TextElement
+) -> nodes.reference | None:
     """Find what a docstring names without, or with another, path: ``:func:`verify```
     in any module is the one documented object of that name."""
     if node.get("refdomain") != "py":
         return None
-    name = str(node["reftarget"])
-    domain = env.domains.python_domain
-    parts = name.split(".")
     # First as it stands, then without the modules before the class or function.
-    for start in range(len(parts)):
-        ending = "." + ".".join(parts[start:])
-        found = [full for full in domain.objects if full.endswith(ending)]
-        if len(found) == 1:
-            entry = domain.objects[found[0]]
-            return make_refnode(
-                app.builder,
-                str(node["refdoc"]),
-                entry.docname,
-                entry.node_id,
-                content,
-                found[0],
-            )
-    return None
+    parts = str(node["reftarget"]).split(".")
+    endings = (".".join(parts[start:]) for start in range(len(parts)))
+    links = (_link(app, str(node["refdoc"]), each, content) for each in endings)
+    return next((link for link in links if link is not None), None)
+
+
+def link_names(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Make a link of each name of the root that a page sets as code, so that pages need
+    no markup for it and read well outside the manual."""
+    for literal in list(doctree.findall(nodes.literal)):
+        name = literal.astext()
+        if name not in captum_attngrad.__all__:
+            continue
+        if isinstance(literal.parent, (nodes.reference, nodes.title)):
+            continue
+        link = _link(app, page, name, literal.deepcopy())
+        if link is not None:
+            literal.replace_self(link)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_pages)
     app.connect("missing-reference", resolve)
+    app.connect("doctree-resolved", link_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
