@@ -84,8 +84,10 @@ def _first_line(value: object) -> str:
 def _group(package: str, value: object) -> str:
     """The public subpackage of ``package`` that defines ``value``, or an empty word."""
     defined = getattr(value, "__module__", "") or ""
-    parts = defined.removeprefix(f"{package}.").split(".")
-    return parts[0] if len(parts) > 1 and not parts[0].startswith("_") else ""
+    if not defined.startswith(f"{package}."):
+        return ""
+    folder, _, module = defined.removeprefix(f"{package}.").partition(".")
+    return folder if module and not folder.startswith("_") else ""
 
 
 def _package_page(
