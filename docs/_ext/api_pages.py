@@ -105,7 +105,8 @@ def _package_page(
             groups.setdefault(_group(package, getattr(module, name)), []).append(name)
     for group, names in sorted(groups.items()):
         if group and len(groups) > 1:
-            lines += _title(group.replace("_", " ").capitalize(), "-")
+            heading = group.upper() if len(group) == 3 else group.capitalize()
+            lines += _title(heading.replace("_", " "), "-")
         for name in names:
             lines += _entry(f"{package}.{name}", getattr(module, name))
     return "\n".join(lines)
