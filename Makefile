@@ -136,6 +136,7 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP)  ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix
