@@ -9,7 +9,7 @@ from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import PairScoresAttribution
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import check_same_keys, total_over_layers
-from captum_attngrad.attr._core.queries import Query, checked_query
+from captum_attngrad.attr._core.selection import Query, checked_query
 
 
 class AttentionGradient(PairScoresAttribution):

@@ -28,7 +28,7 @@ from captum_attngrad.cli.explanations import (
 )
 from captum_attngrad.cli.models import LoadedModel, check_known, check_runs, load_model
 from captum_attngrad.cli.output import FORMATS, check_file, send
-from captum_attngrad.evaluation.evaluate import reason, scores_of
+from captum_attngrad.evaluation.explaining import explain, reason
 from captum_attngrad.evaluation.registry import Method
 from captum_attngrad.text import TextModel
 from captum_attngrad.text._texts import lone_surrogate
@@ -176,7 +176,7 @@ def _explained(
         scores, failures = {}, {}
         for method in methods:
             try:
-                scores[method.name] = scores_of(text_model, method, batch, targets)
+                scores[method.name] = explain(text_model, method, batch, targets)
             except Exception as error:  # reported, and the other methods go on
                 failures[method.name] = reason(error)
         for row, place in enumerate(places):

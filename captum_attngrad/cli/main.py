@@ -12,7 +12,7 @@ import captum_attngrad
 from captum_attngrad import __version__
 from captum_attngrad.cli import compare, demo, explain, layers, verify
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.evaluation.evaluate import reason
+from captum_attngrad.evaluation.explaining import reason
 
 #: If it is set, an unexpected error shows its traceback.
 _TRACEBACK = "CAPTUM_ATTNGRAD_TRACEBACK"

@@ -4,14 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captum_attngrad.evaluation.bootstrap import FEWEST_PAIRS
-from captum_attngrad.evaluation.comparison import Comparison, ExplainedText
 from captum_attngrad.evaluation.plots import (
     ANCHORS,
     faithful_metric,
     metric_svg,
     wide_svgs,
 )
+from captum_attngrad.evaluation.results import ExplainedText
+from captum_attngrad.evaluation.results import Results as Comparison
+from captum_attngrad.evaluation.results.bootstrap import MIN_PAIRS
 from captum_attngrad.evaluation.tables import (
     Column,
     format_number,
@@ -129,9 +130,9 @@ def findings(comparison: Comparison) -> list[str]:
     said = [f"{len(comparison.finished)} methods explained {n} texts."]
     if comparison.failures:
         said.append(f"{_and(list(comparison.failures))} failed.")
-    if n < FEWEST_PAIRS:
+    if n < MIN_PAIRS:
         said.append(
-            f"With fewer than {FEWEST_PAIRS} texts no method can be told apart from "
+            f"With fewer than {MIN_PAIRS} texts no method can be told apart from "
             "another."
         )
     for property in comparison.properties:

@@ -7,6 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from captum_attngrad.metrics.resilience.recurrent import (
+    RecurrentAttention,
+    register_recurrent_attention,
+)
 from captum_attngrad.models._recurrent import run_packed
 from captum_attngrad.models.attention import AdditiveAttention
 
@@ -168,3 +172,15 @@ class AttentionLSTMClassifier(nn.Module):
 
 def _like(index: Tensor, values: Tensor) -> Tensor:
     return index.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+
+
+register_recurrent_attention(
+    AttentionLSTMClassifier,
+    RecurrentAttention(
+        recurrent="lstm",
+        readers=("attention.key_projection", "classifier"),
+        score="attention.score",
+        hidden="attention.key_projection",
+        embedding="embedding",
+    ),
+)

@@ -119,7 +119,7 @@ def merge_word_pieces(
         words.append(
             [
                 text[i]
-                if _is_special(text[i], special_tokens)
+                if is_special(text[i], special_tokens)
                 else _word(text[i:end], scheme)
                 for i, end in pairwise([*starts, len(text)])
             ]
@@ -132,7 +132,7 @@ def merge_word_pieces(
 def _scheme_of(
     tokens: Sequence[str], special_tokens: Collection[str] | None
 ) -> PieceScheme | None:
-    pieces = [token for token in tokens if not _is_special(token, special_tokens)]
+    pieces = [token for token in tokens if not is_special(token, special_tokens)]
     if any(token.startswith(_SPACE) for token in pieces):
         return "sentencepiece"
     if any(token.startswith(("Ġ", "Ċ")) for token in pieces):
@@ -142,7 +142,7 @@ def _scheme_of(
     return None
 
 
-def _is_special(token: str, special_tokens: Collection[str] | None) -> bool:
+def is_special(token: str, special_tokens: Collection[str] | None) -> bool:
     if special_tokens is not None:
         return token in special_tokens
     return _SPECIAL.fullmatch(token) is not None
@@ -160,7 +160,7 @@ def word_starts(
     """Where words begin; the scheme is told from the tokens unless it is given."""
     if scheme is None:
         scheme = _scheme_of(tokens, special_tokens)
-    special = [_is_special(token, special_tokens) for token in tokens]
+    special = [is_special(token, special_tokens) for token in tokens]
     space, breaks = _SPACES.get(scheme, ("", ()))
     starts = []
     for i, token in enumerate(tokens):

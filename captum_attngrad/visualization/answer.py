@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.visualization.page import render_page, write_page
-from captum_attngrad.visualization.words import MIN_PEAK
+from captum_attngrad.visualization.words import MIN_PEAK, is_special
 
 if TYPE_CHECKING:
     from captum_attngrad.attr.llm.result import AnswerAttribution
@@ -104,12 +104,10 @@ def save_answer_html(
 
 def _pieces(result: AnswerAttribution) -> list[_Piece]:
     if result.offsets is None:
-        pieces = []
-        for i, token in enumerate(result.input_tokens):
-            pieces += [_Piece(token, i), _Piece(" ", None)]
-        return pieces
+        tokens = [_Piece(token, i) for i, token in enumerate(result.input_tokens)]
+        return [piece for token in tokens for piece in (token, _Piece(" ", None))]
     text, end = result.prompt_text, 0
-    pieces = []
+    pieces: list[_Piece] = []
     for token, (start, stop) in enumerate(result.offsets):
         # Tokens may share a character (an emoji of several tokens), or have none.
         start = max(start, end)
@@ -117,7 +115,9 @@ def _pieces(result: AnswerAttribution) -> list[_Piece]:
             continue
         if start > end:
             pieces.append(_Piece(text[end:start], None))
-        pieces.append(_Piece(text[start:stop], token))
+        piece = text[start:stop]
+        # A start token, which many models attend to whatever it is, has no color.
+        pieces.append(_Piece(piece, None if is_special(piece) else token))
         end = stop
     return [*pieces, _Piece(text[end:], None)]
 

@@ -86,14 +86,15 @@ def row_of(
 
 
 def _kind(word: str, strength: float) -> str:
-    if _is_special(word, None):
+    if is_special(word):
         return "special"
     if abs(strength) < MIN_SHARE:
         return ""
     return "for" if strength > 0 else "against"
 
 
-def _is_special(token: str, special_tokens: Collection[str] | None) -> bool:
+def is_special(token: str, special_tokens: Collection[str] | None = None) -> bool:
+    """Whether a token marks a start, an end or padding."""
     if special_tokens is not None:
         return token in special_tokens
     return _SPECIAL.fullmatch(token) is not None
@@ -122,7 +123,7 @@ def relative_strengths(
         *tuple* of **strengths** (*Tensor*, (words,)) and **note** (*str*), which says
         why there are no colors, or is empty.
     """
-    special = [_is_special(word, special_tokens) for word in words]
+    special = [is_special(word, special_tokens) for word in words]
     strengths = scores.clone()
     strengths[special] = 0
     peak = float(strengths.abs().max()) if len(words) else 0.0

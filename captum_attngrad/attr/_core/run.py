@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +21,7 @@ from captum_attngrad.attr._core.checks import (
     check_on_path,
     warn_of_untracked,
 )
-from captum_attngrad.attr._core.embedding import (
-    Embeddings,
-    embeddings_of,
-    embeddings_off_path,
-)
+from captum_attngrad.attr._core.embedding import embeddings_of, embeddings_off_path
 from captum_attngrad.attr._core.environment import (
     gradients_allowed,
     not_compiled,
@@ -36,6 +30,7 @@ from captum_attngrad.attr._core.environment import (
     without_replicas,
 )
 from captum_attngrad.attr._core.inputs import Inputs, number_of_examples
+from captum_attngrad.attr._core.run_result import Arguments, OpenRun, Run
 from captum_attngrad.attr._core.target import (
     LossFunction,
     loss_scores,
@@ -43,59 +38,14 @@ from captum_attngrad.attr._core.target import (
     target_scores,
 )
 from captum_attngrad.capture._interventions import Intervention
-from captum_attngrad.capture._layouts import layouts_of
-from captum_attngrad.capture._writes import without_writes
+from captum_attngrad.capture._proof.layouts import layouts_of
+from captum_attngrad.capture._surroundings.writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord, Recorder
+from captum_attngrad.capture.options import CaptureOptions
+from captum_attngrad.capture.record import AttentionRecord
+from captum_attngrad.capture.recorder import Recorder
 
 ScoreOf = Callable[[Any], Tensor]  # the score that is explained, of the model's output
-
-
-class Run(NamedTuple):
-    """What one forward pass, and perhaps one backward pass, gave.
-
-    Attributes:
-        record (AttentionRecord): the attention calls, in a known layout. After a run
-            with a graph they have gradients, or are known to have no influence.
-        score (Tensor): ``(batch,)``.
-        embeddings (Tensor, optional): what the embedding layer returned, detached, in
-            the model's own layout.
-        embedding_gradient (Tensor, optional): of the score, by the embeddings that
-            were put in.
-    """
-
-    record: AttentionRecord
-    score: Tensor
-    embeddings: Tensor | None = None
-    embedding_gradient: Tensor | None = None
-
-
-class Arguments(NamedTuple):
-    """What forward_func is called with."""
-
-    inputs: tuple[Tensor, ...]
-    others: tuple[Any, ...]
-
-
-@dataclass
-class OpenRun:
-    """A forward pass whose graph is still there.
-
-    Attributes:
-        score (Tensor): what ``score_of`` returned.
-        recorder (Recorder): what saw the attention calls.
-        arguments (Arguments): what forward_func was called with.
-        entered (Any): what the context of the forward pass gave on entering.
-        embeddings (Embeddings, optional): what the embedding layer returned.
-        vectors (Tensor, optional): the leaf that was put in the place of it.
-    """
-
-    score: Tensor
-    recorder: Recorder
-    arguments: Arguments
-    entered: Any = None
-    embeddings: Embeddings | None = None
-    vectors: Tensor | None = None
 
 
 def gradients(
@@ -241,7 +191,7 @@ class Runner:
             self._arrange(record, opened.arguments)
         embeddings = None
         if opened.embeddings is not None:
-            if len(record.parts) > 1:
+            if len(record.replicas) > 1:
                 raise NotImplementedError(
                     "Replicas of a model on several devices cannot be explained along "
                     "a path of embeddings. Pass the model itself "
@@ -275,7 +225,6 @@ class Runner:
         graph: bool,
         embedding: Module | None = None,
         replacement: Tensor | None = None,
-        context: Callable[[], AbstractContextManager[Any]] | None = None,
         **capture: Any,
     ) -> Iterator[OpenRun]:
         """
@@ -288,7 +237,6 @@ class Runner:
             graph (bool): whether the run has a graph.
             embedding (Module, optional): the layer whose output is of interest.
             replacement (Tensor, optional): what ``embedding`` returns instead.
-            context (Callable, optional): makes a context for the forward pass.
             **capture: as for :meth:`_recorder`.
         """
 
@@ -299,14 +247,14 @@ class Runner:
                 vectors = replacement.clone().requires_grad_()
             with contextlib.ExitStack() as around:
                 around.enter_context(torch.set_grad_enabled(graph))
-                entered = seen = None
-                if context is not None:
-                    entered = around.enter_context(context())
+                seen = None
                 if embedding is not None:
                     embeddings = embeddings_of(uncompiled(embedding), vectors)
                     seen = around.enter_context(embeddings)
-                score = score_of(self._call(arguments, recorder))
-            return OpenRun(score, recorder, arguments, entered, seen, vectors)
+                # An intervention may act on the operations of the score too.
+                around.enter_context(recorder)
+                score = score_of(self._call(arguments))
+            return OpenRun(score, recorder, arguments, seen, vectors)
 
         with self._prepared(inputs, additional_forward_args) as arguments:
             if graph and replacement is None:
@@ -380,16 +328,17 @@ class Runner:
         return Recorder(
             self.layers,
             model=self.forward_func if is_module else None,
-            value_gradients=value_gradients,
-            lazy_graph=lazy,
-            skip_unused_rows=not several_backward_passes,
-            intervention=intervention,
+            options=CaptureOptions(
+                value_gradients=value_gradients,
+                lazy_graph=lazy,
+                skip_unused_rows=not several_backward_passes,
+                intervention=intervention,
+            ),
         )
 
     def _call(self, arguments: Arguments, recorder: Recorder | None = None) -> Any:
         with recorder or contextlib.nullcontext():
-            given = map(without_writes, (*arguments.inputs, *arguments.others))
-            return self.forward_func(*given)
+            return self.forward_func(*map(without_writes, arguments.all))
 
     # -- what was recorded ------------------------------------------------------------
 
@@ -400,7 +349,7 @@ class Runner:
             opened.recorder,
             self.layers,
             self.forward_func,
-            (*opened.arguments.inputs, *opened.arguments.others),
+            opened.arguments.all,
         )
         warn_of_untracked(opened.recorder)
         return record
@@ -433,12 +382,12 @@ class Runner:
     def _calls_of_one_replica(
         self, record: AttentionRecord, arguments: Arguments
     ) -> list[AttentionCall]:
-        if len(record.parts) == 1:
-            return record.parts[0]
+        if len(record.replicas) == 1:
+            return record.replicas[0]
         # The model itself is laid out as its replicas are.
         recorder = self._recorder()
-        self._call_alone((*arguments.inputs, *arguments.others), recorder)
-        parts = recorder.finish(self._device_ids).parts
+        self._call_alone(arguments.all, recorder)
+        parts = recorder.finish(self._device_ids).replicas
         if len(parts) > 1:
             raise NotImplementedError(
                 "Several replicas of a model ran in threads of their own, and no "

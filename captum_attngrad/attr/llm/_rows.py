@@ -24,7 +24,7 @@ from captum_attngrad.attr.llm._prefill import (
 )
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import KeyStatus
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 Query = Literal["answer", "all"] | int
 # So many tokens (of copies of the text, one for each token of the answer) share a

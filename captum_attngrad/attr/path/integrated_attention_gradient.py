@@ -12,16 +12,15 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
-from captum_attngrad.attr._core.heads import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import (
     check_same_keys,
     layer_calls,
     total_over_layers,
 )
-from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.reductions import PairScores
-from captum_attngrad.attr._core.run import Run
+from captum_attngrad.attr._core.run_result import Run
+from captum_attngrad.attr._core.selection import Heads, Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
 from captum_attngrad.attr.path._baselines import sums_of_examples
@@ -280,7 +279,7 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
             # sum_q A_qk ds/d(alpha A_qk). With alpha v as the values of a fused call,
             # their gradient gives it at alpha = 0 too.
             scores = _SCORES.of_keys(call, rows)
-            return scores * weights[call.place].to(scores)[:, None, None]
+            return scores * weights[call.site_index].to(scores)[:, None, None]
 
         rows = query.repeat(points) if isinstance(query, Tensor) else query
         every = total_over_layers(layer_calls(run.record), of_call)

@@ -11,11 +11,10 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
-from captum_attngrad.attr._core.heads import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import join, with_queries
-from captum_attngrad.attr._core.queries import Query, checked_query
 from captum_attngrad.attr._core.run import Runner
+from captum_attngrad.attr._core.selection import Heads, Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr.propagation._self_attention import (
     check_sequence,
@@ -28,7 +27,7 @@ from captum_attngrad.attr.propagation._update_rules import (
     relevance_of_two,
 )
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 _Layers = Module | list[Module] | None
 
@@ -236,7 +235,7 @@ class AttentionRelevance(AttentionGradientAttribution):
         self, record: AttentionRecord, relevance: MeanRelevance, query: Query
     ) -> tuple[Tensor, Tensor]:
         own, context = [], []
-        for calls, chosen in with_queries(record.parts, query):
+        for calls, chosen in with_queries(record.replicas, query):
             steps = self._steps(calls)
             of_own, of_context = relevance_of_two(steps, relevance)
             call = next((s.call for s in steps if s.queries == 0), calls[0])

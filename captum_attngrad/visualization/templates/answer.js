@@ -52,7 +52,8 @@
 
   function show() {
     const ofTokens = total(tokens), ofFeatures = total(features);
-    const most = peak(ofTokens), mostOfFeatures = peak(ofFeatures);
+    const most = peak(spans.map((span) => ofTokens[span.dataset.token]));
+    const mostOfFeatures = peak(ofFeatures);
     const vanished = most < data.least;
     spans.forEach((span) =>
       paint(span, vanished ? 0 : ofTokens[span.dataset.token], vanished ? 0 : most));
