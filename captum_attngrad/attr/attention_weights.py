@@ -14,8 +14,8 @@ from captum_attngrad.attr._core.layer_calls import (
     total_over_layers,
 )
 from captum_attngrad.attr._core.products import transposed_attention
-from captum_attngrad.attr._core.selection import Query, checked_query
 from captum_attngrad.attr._core.reductions import zeros
+from captum_attngrad.attr._core.selection import Query, checked_query
 from captum_attngrad.capture.calls import AttentionCall
 
 

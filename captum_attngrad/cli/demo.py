@@ -58,7 +58,7 @@ METRICS = (
     "leave_one_out_agreement",
     "infidelity",
     "invariance_spearman",
-    "neighbours_spearman",
+    "neighbors_spearman",
     "cohesion",
     "silhouette_gain",
     "token_attack_auroc",

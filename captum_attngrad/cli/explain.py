@@ -21,7 +21,7 @@ from captum_attngrad.cli.classes import class_index
 from captum_attngrad.cli.errors import UsageError
 from captum_attngrad.cli.models import check_known, check_runs, load_model
 from captum_attngrad.cli.output import check_page, send_page
-from captum_attngrad.evaluation.evaluate import explain, reason
+from captum_attngrad.evaluation.explaining import explain, reason
 from captum_attngrad.text import TextModel
 from captum_attngrad.text._texts import lone_surrogate
 from captum_attngrad.visualization import text_html, text_records
@@ -155,11 +155,8 @@ def run(arguments: argparse.Namespace) -> None:
         for method in methods:
             index = torch.tensor([target], device=p.device)
             try:
-                rows[method.name] = (
-                    explain(text_model, method, batch, index)
-                    .scores[0, : len(batch.tokens[0])]
-                    .cpu()
-                )
+                scores = explain(text_model, method, batch, index)
+                rows[method.name] = scores[0, : len(batch.tokens[0])].cpu()
             except Exception as error:  # reported, and the other methods go on
                 failures[method.name] = reason(error)
     say = partial(print, file=shown)

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from captum_attngrad.evaluation.evaluate import reason
+from captum_attngrad.evaluation.explaining import reason
 
 
 class LoadingError(Exception):

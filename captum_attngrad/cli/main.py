@@ -12,7 +12,7 @@ import captum_attngrad
 from captum_attngrad import __version__
 from captum_attngrad.cli import compare, demo, explain, layers, verify
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.evaluation.evaluate import reason
+from captum_attngrad.evaluation.explaining import reason
 
 #: Set, an unexpected error shows where in the code it came from.
 _TRACEBACK = "CAPTUM_ATTNGRAD_TRACEBACK"

@@ -9,7 +9,7 @@ import torch
 
 from captum_attngrad.cli.arguments import is_folder, user_path
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.evaluation.evaluate import reason
+from captum_attngrad.evaluation.explaining import reason
 from captum_attngrad.models import finetuned_minilm, trained_lstm
 from captum_attngrad.text import TextModel
 

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_attngrad.evaluation.bootstrap import mean_of
-from captum_attngrad.evaluation.comparison import CURVE, Comparison
+from captum_attngrad.evaluation.results import CURVE
+from captum_attngrad.evaluation.results import Results as Comparison
+from captum_attngrad.evaluation.results.bootstrap import mean_of
 from captum_attngrad.evaluation.tables import arrow, format_number
 
 _BAR = "#3b6ea5"

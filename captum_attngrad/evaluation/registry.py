@@ -29,8 +29,8 @@ class Method:
             ignored.
         description (str): One line for the report: what is computed, with which
             settings.
-        requires (tuple of str, optional): Modules that must be importable and come with
-            the extra ``compare``.
+        requires (tuple of str, optional): Modules that the method imports, from the
+            extra ``compare``.
             Default: ()
         default (bool, optional): Whether it is compared when no methods are named.
             Default: True
@@ -52,7 +52,7 @@ class Method:
     default: bool = True
 
 
-#: What names a method: its name, itself, one of Captum's attributions or a function.
+#: A method, its name, one of Captum's attributions or a function.
 MethodLike = str | Method | Attribution | MethodFunction
 
 
@@ -97,7 +97,7 @@ def captum_method(
     One of Captum's attributions as a method.
 
     What it explains is always the class's probability of the text model it is run on,
-    whatever ``forward_func`` it was made with. Attributions of a layer get token ids,
+    regardless of its own ``forward_func``. Attributions of a layer get token ids,
     gradients of the input get embeddings and are summed over their dimension, and
     perturbations get the attributable tokens of one text at a time.
 

@@ -6,9 +6,6 @@ from html import escape
 import numpy as np
 import torch
 
-from captum_attngrad.evaluation.bootstrap import Interval
-from captum_attngrad.evaluation.comparison import Comparison, ExplainedText
-from captum_attngrad.evaluation.info import MetricInfo
 from captum_attngrad.evaluation.plots import (
     ANCHORS,
     faithful_metric,
@@ -17,6 +14,8 @@ from captum_attngrad.evaluation.plots import (
     plot_curves,
     plot_metric,
 )
+from captum_attngrad.evaluation.results import ExplainedText, Interval, MetricInfo
+from captum_attngrad.evaluation.results import Results as Comparison
 from captum_attngrad.evaluation.tables import (
     arrow,
     format_number,

@@ -2,16 +2,11 @@ r"""A comparison as plain text, and numbers as they are set."""
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from captum_attngrad.evaluation.bootstrap import Interval
-from captum_attngrad.evaluation.info import MethodInfo, MetricInfo
-
-if TYPE_CHECKING:
-    from captum_attngrad.evaluation.comparison import Comparison
-
+from captum_attngrad.evaluation.results import Interval, MethodInfo, MetricInfo
+from captum_attngrad.evaluation.results import Results as Comparison
 
 _WIDTH = 100
 

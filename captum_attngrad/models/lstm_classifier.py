@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from captum_attngrad.metrics.resilience.recurrent import (
+    RecurrentAttention,
+    register_recurrent_attention,
+)
 from captum_attngrad.models.attention import AdditiveAttention
 
 _EMBEDDING_STD = 0.3
@@ -179,3 +183,15 @@ class AttentionLSTMClassifier(nn.Module):
 
 def _like(index: Tensor, values: Tensor) -> Tensor:
     return index.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+
+
+register_recurrent_attention(
+    AttentionLSTMClassifier,
+    RecurrentAttention(
+        recurrent="lstm",
+        readers=("attention.key_projection", "classifier"),
+        score="attention.score",
+        hidden="attention.key_projection",
+        embedding="embedding",
+    ),
+)

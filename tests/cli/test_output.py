@@ -163,7 +163,7 @@ def test_a_damaged_part_is_made_anew_with_a_notice(
         assert status(*arguments) == 0
         captured = capfd.readouterr()
         assert f"warning: Parts of the comparison in {str(output)!r}" in captured.err
-        assert f"made anew: {part.name} (" in captured.err
+        assert f"computed again: {part.name} (" in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out.splitlines()[:3] == first.splitlines()[:3]
     assert status(*arguments) == 0

@@ -10,10 +10,10 @@ from captum.attr import GradientAttribution, LayerAttribution
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.attr._core.selection import Heads, checked_heads
 from captum_attngrad.attr._core.layer_calls import LayerCalls, layer_calls, with_heads
 from captum_attngrad.attr._core.reductions import PairScores
 from captum_attngrad.attr._core.run import Runner
+from captum_attngrad.attr._core.selection import Heads, checked_heads
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.capture.recorder import AttentionRecord
 

@@ -8,8 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr._core.selection import indices_of_heads, select
-from captum_attngrad.attr._core.selection import Query, check_mask, rows_of_examples
+from captum_attngrad.attr._core.selection import (
+    Query,
+    check_mask,
+    indices_of_heads,
+    rows_of_examples,
+    select,
+)
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import KeyStatus
 from captum_attngrad.capture.recorder import AttentionRecord

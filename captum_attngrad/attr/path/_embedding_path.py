@@ -11,13 +11,13 @@ from torch.nn import Module
 
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
 from captum_attngrad.attr._core.embedding import check_embedding, embeddings_of
-from captum_attngrad.attr.path._embedding_layout import batch_dimension
 from captum_attngrad.attr._core.environment import uncompiled
 from captum_attngrad.attr._core.inputs import Inputs, repeated
 from captum_attngrad.attr._core.reductions import PairScores
 from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.attr._core.run_result import Run
 from captum_attngrad.attr._core.target import LossFunction
+from captum_attngrad.attr.path._embedding_layout import batch_dimension
 from captum_attngrad.attr.path._points import AttentionPath, Point
 
 _SCORES = PairScores(multiply=True)

@@ -12,16 +12,15 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
-from captum_attngrad.attr._core.selection import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import (
     check_same_keys,
     layer_calls,
     total_over_layers,
 )
-from captum_attngrad.attr._core.selection import Query, checked_query
 from captum_attngrad.attr._core.reductions import PairScores
 from captum_attngrad.attr._core.run_result import Run
+from captum_attngrad.attr._core.selection import Heads, Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size
 from captum_attngrad.attr.path._baselines import sums_of_examples

@@ -13,8 +13,8 @@ from captum_attngrad.attr._core.layer_calls import (
     layer_calls,
     with_queries,
 )
-from captum_attngrad.attr._core.selection import Query, check_mask, rows_of_examples
 from captum_attngrad.attr._core.reductions import zeros
+from captum_attngrad.attr._core.selection import Query, check_mask, rows_of_examples
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.recorder import AttentionRecord
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_attngrad.attr._core.selection import select
 from captum_attngrad.attr._core.layer_calls import mean_over_heads
 from captum_attngrad.attr._core.products import tiles, transposed_attention
 from captum_attngrad.attr._core.reductions import PairScores, zeros
+from captum_attngrad.attr._core.selection import select
 from captum_attngrad.capture.calls import AttentionCall, FusedCall, widened
 
 

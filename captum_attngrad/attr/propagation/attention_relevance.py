@@ -11,11 +11,10 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionGradientAttribution
-from captum_attngrad.attr._core.selection import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import join, with_queries
-from captum_attngrad.attr._core.selection import Query, checked_query
 from captum_attngrad.attr._core.run import Runner
+from captum_attngrad.attr._core.selection import Heads, Query, checked_query
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr.propagation._self_attention import (
     check_sequence,

@@ -12,11 +12,10 @@ from torch.nn import Module
 
 from captum_attngrad._captum import TargetType
 from captum_attngrad.attr._core.base import AttentionAttribution
-from captum_attngrad.attr._core.selection import Heads, select
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import mean_over_heads
 from captum_attngrad.attr._core.products import transposed_attention
-from captum_attngrad.attr._core.selection import Query, checked_query
+from captum_attngrad.attr._core.selection import Heads, Query, checked_query, select
 from captum_attngrad.attr.propagation._self_attention import (
     check_sequence,
     propagated,

@@ -13,7 +13,6 @@ from torch.nn import Module
 from captum_attngrad._captum import formatted_arguments, formatted_inputs
 from captum_attngrad.attr._core.base import PairScoresAttribution
 from captum_attngrad.attr._core.environment import uncompiled
-from captum_attngrad.attr._core.selection import Heads
 from captum_attngrad.attr._core.inputs import Inputs, like_inputs, number_of_examples
 from captum_attngrad.attr._core.layer_calls import (
     LayerCalls,
@@ -21,6 +20,7 @@ from captum_attngrad.attr._core.layer_calls import (
     sum_over_heads,
     with_heads,
 )
+from captum_attngrad.attr._core.selection import Heads
 from captum_attngrad.attr._core.target import LossFunction
 from captum_attngrad.attr._core.whole_numbers import checked_batch_size, whole_number
 from captum_attngrad.attr.sequence._explained_calls import explained_calls
