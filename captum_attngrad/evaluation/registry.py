@@ -9,6 +9,7 @@ from typing import Any
 from captum.attr import Attribution
 from torch import Tensor
 
+from captum_attngrad._extras import missing
 from captum_attngrad.evaluation.captum_methods import Baselines, run_captum
 from captum_attngrad.text import TextBatch, TextModel
 
@@ -193,10 +194,7 @@ def resolve_methods(methods: Sequence[MethodLike] | None) -> tuple[Method, ...]:
             raise ValueError(f"The method {method.name!r} was given twice.")
         for module in method.requires:
             if find_spec(module) is None:
-                raise ImportError(
-                    f"The method {method.name!r} needs {module}, which is not "
-                    "installed. Run: pip install 'captum-attngrad[compare]'"
-                )
+                raise missing(f"The method {method.name!r}", module, "compare")
         chosen.append(method)
     if not chosen:
         raise ValueError("methods is empty; expected at least one method.")

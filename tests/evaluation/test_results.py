@@ -307,11 +307,10 @@ def test_plots(result: Comparison) -> None:
 def test_page_shows_failures_and_every_property(
     result: Comparison, tmp_path: Path
 ) -> None:
-    pytest.importorskip("IPython")
     page = result.to_html(tmp_path / "i.html", n_texts=1).read_text(encoding="utf-8")
     for heading in ("Faithfulness", "Resilience", "Consistency", "Sensitivity"):
         assert f"<h2>{heading}</h2>" in page
-    assert "broken failed: ValueError: The method &#x27;broken&#x27; returned" in page
+    assert "broken failed: ValueError: The method &#39;broken&#39; returned" in page
     assert "<b>broken</b>" not in page
     assert "attack success" in page
 

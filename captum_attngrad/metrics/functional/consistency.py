@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_attngrad._classes import check_labels
+from captum_attngrad._extras import require
 from captum_attngrad.metrics.functional._precision import wide
 
 
@@ -116,14 +117,8 @@ def class_distance_ratio(vectors: Tensor, classes: Tensor) -> Tensor:
 
 
 def _sklearn_metrics(what: str) -> ModuleType:
-    try:
-        from sklearn import metrics
-    except ImportError as error:
-        raise ImportError(
-            f"{what} needs scikit-learn, which is not installed. Run: "
-            "pip install 'captum-attngrad[compare]'"
-        ) from error
-    return metrics  # type: ignore[no-any-return]
+    found: ModuleType = require("sklearn.metrics", what, "compare", "scikit-learn")
+    return found
 
 
 def _can_cluster(classes: Tensor) -> bool:

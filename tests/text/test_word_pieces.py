@@ -223,7 +223,7 @@ def test_records_of_words() -> None:
         merge_pieces=True,
     )
     assert records[0].raw_input_ids == ["[CLS]", "unreal", "[SEP]"]
-    assert records[0].word_attributions.tolist() == [0, -0.5, 1]
+    assert records[0].word_attributions.tolist() == [0, -1, 0]
     assert records[0].attr_score == 2
     assert records[1].raw_input_ids == ["fine", "&lt;b&gt;"]
     assert records[1].word_attributions.tolist() == [0.5, 1]

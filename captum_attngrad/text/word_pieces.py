@@ -1,4 +1,4 @@
-r"""Word pieces put together to words."""
+r"""Word pieces merged into words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
-from captum_attngrad.visualization._scores import as_array
+from captum_attngrad._scores import as_array
 
 PieceScheme = Literal["wordpiece", "sentencepiece", "byte-level"]
 
@@ -50,7 +50,7 @@ def merge_word_pieces(
     special_tokens: Collection[str] | None = None,
 ) -> tuple[list[str], Tensor] | tuple[list[list[str]], list[Tensor]]:
     r"""
-    Puts word pieces together to words, and adds the scores of the pieces of each.
+    Merges word pieces into words, and adds the scores of the pieces of each word.
 
     Three ways of marking pieces are known: WordPiece (BERT: ``##`` before a piece that
     goes on), SentencePiece (T5, ALBERT, Llama 2: ``▁`` before one that starts a word)
@@ -61,7 +61,7 @@ def merge_word_pieces(
     Args:
         tokens (Sequence of str, or Sequence of Sequence of str): The pieces of one
             text, or of each text of a batch, as ``tokenizer.convert_ids_to_tokens``
-            returns them (``TextModel`` shows tokens without the marks of spaces).
+            or a ``TextBatch`` has them.
         scores (Tensor, array or list): For one text, shape (..., tokens): the last
             dimension is summed, so the inputs of a map (outputs, inputs) can be merged
             too. For a batch, one row for each text. Scores of padding after the last
@@ -115,11 +115,12 @@ def merge_word_pieces(
         )
     words, sums = [], []
     for row, text in enumerate(texts):
-        special = [_is_special(token, special_tokens) for token in text]
-        starts = _starts(text, special, scheme)
+        starts = word_starts(text, special_tokens, scheme)
         words.append(
             [
-                text[i] if special[i] else _word(text[i:end], scheme)
+                text[i]
+                if _is_special(text[i], special_tokens)
+                else _word(text[i:end], scheme)
                 for i, end in pairwise([*starts, len(text)])
             ]
         )
@@ -129,7 +130,7 @@ def merge_word_pieces(
 
 
 def _scheme_of(
-    tokens: list[str], special_tokens: Collection[str] | None
+    tokens: Sequence[str], special_tokens: Collection[str] | None
 ) -> PieceScheme | None:
     pieces = [token for token in tokens if not _is_special(token, special_tokens)]
     if any(token.startswith(_SPACE) for token in pieces):
@@ -151,10 +152,15 @@ def _goes_on(token: str) -> bool:
     return token.startswith("##") and len(token) > 2
 
 
-def _starts(
-    tokens: Sequence[str], special: list[bool], scheme: PieceScheme | None
+def word_starts(
+    tokens: Sequence[str],
+    special_tokens: Collection[str] | None,
+    scheme: PieceScheme | None = None,
 ) -> list[int]:
-    """Where words begin."""
+    """Where words begin; the scheme is told from the tokens unless it is given."""
+    if scheme is None:
+        scheme = _scheme_of(tokens, special_tokens)
+    special = [_is_special(token, special_tokens) for token in tokens]
     space, breaks = _SPACES.get(scheme, ("", ()))
     starts = []
     for i, token in enumerate(tokens):
