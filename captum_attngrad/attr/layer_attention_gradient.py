@@ -21,7 +21,7 @@ from captum_attngrad.attr._core.layer_calls import (
 )
 from captum_attngrad.attr._core.selection import Query, checked_query
 from captum_attngrad.capture.calls import ALL_ROWS, AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 Maps = Tensor | list[Tensor]
 Reduce = Literal["head", "key", "query"] | None
@@ -163,7 +163,9 @@ class LayerAttentionGradient(PairScoresAttribution):
             return layer_calls(record)
         chosen = []
         for scope, layer in enumerate(self._layers()):
-            replicas = [[c for c in part if scope in c.scopes] for part in record.parts]
+            replicas = [
+                [c for c in part if scope in c.scopes] for part in record.replicas
+            ]
             names = list(dict.fromkeys(call.layer for call in replicas[0]))
             if len(names) > 1:
                 raise ValueError(

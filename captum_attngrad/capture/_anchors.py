@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from captum_attngrad._torch import is_view
+
 
 def gradient_source(tensor: Tensor) -> Any:
     """Where autograd finds the gradient of ``tensor`` as it is now, even if the model
@@ -14,7 +16,7 @@ def gradient_source(tensor: Tensor) -> Any:
     return tensor if tensor.is_leaf else get_gradient_edge(tensor)
 
 
-def own(tensor: Tensor) -> Tensor:
+def exclusive(tensor: Tensor) -> Tensor:
     """A tensor with the same data that takes gradients and is used nowhere else."""
     if tensor.requires_grad:
         return tensor.view_as(tensor)
@@ -27,12 +29,7 @@ def anchored(tensor: Tensor) -> tuple[Tensor, Tensor]:
     if tensor.requires_grad:
         # A copy of a view: changing that in place would rebuild the graph from its base
         # without the anchor. (Torch 2.14 gives one for queries of three dimensions.)
-        return tensor, tensor.clone() if tensor._is_view() else tensor
+        return tensor, tensor.clone() if is_view(tensor) else tensor
     anchor = tensor.detach().requires_grad_()
     # A copy, since a leaf (or a view of one) must not be changed in place.
     return anchor, anchor.clone()
-
-
-def version_of(tensor: Tensor) -> int:
-    """Counts changes in place; torch does not for tensors made in inference mode."""
-    return 0 if tensor.is_inference() else tensor._version

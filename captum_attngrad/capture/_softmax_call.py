@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._anchors import version_of
-from captum_attngrad.capture._axes import Axis, axes_of
-from captum_attngrad.capture._layout import Layout
+from captum_attngrad._torch import version_of
+from captum_attngrad.capture._layout.axes import Axis, axes_of
+from captum_attngrad.capture._layout.layout import Layout
+from captum_attngrad.capture._layout.weighing import Role, Tile, tiles_of
 from captum_attngrad.capture._masks import select_rows
-from captum_attngrad.capture._weighing import Role, Tile, tiles_of
 from captum_attngrad.capture.calls import ALL_ROWS, AttentionCall, Rows, widened
 
 
@@ -21,7 +21,8 @@ class SoftmaxCall(AttentionCall):
 
     The gradient is taken at the softmax itself, so that a later dropout, cast,
     reshape or change in place does not matter. Entries of the softmax that weigh no
-    value (an attention sink) are no keys: the weights then sum to less than one.
+    value (an attention sink) do not count as keys, so the weights may sum to less than
+    one.
     """
 
     kind = "softmax"
@@ -30,6 +31,7 @@ class SoftmaxCall(AttentionCall):
         self,
         layer: str,
         scopes: tuple[int, ...],
+        site_index: int,
         weights: Tensor,
         dim: int,
         forbidden: Tensor,
@@ -37,7 +39,7 @@ class SoftmaxCall(AttentionCall):
         roles: dict[Axis, Role],
         selected: dict[int, set[int]],
     ) -> None:
-        super().__init__(layer, scopes)
+        super().__init__(layer, scopes, site_index)
         self._raw = weights.detach()
         self._version = version_of(self._raw)
         self._forbidden = forbidden
@@ -87,8 +89,8 @@ class SoftmaxCall(AttentionCall):
             raise NotImplementedError(
                 f"The attention weights of layer {self.layer!r}, of shape "
                 f"{tuple(self._raw.shape)}, are reshaped before they weigh values in a "
-                f"way that cannot be followed ({error}). Reshape queries and keys in "
-                "place of weights."
+                f"way that cannot be followed ({error}). Reshape queries and keys "
+                "instead of weights."
             ) from error
 
     def arrange(self, layout: Layout, examples: int) -> None:

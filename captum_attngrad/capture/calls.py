@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._anchors import version_of
-from captum_attngrad.capture._layout import Layout
+from captum_attngrad._torch import version_of
+from captum_attngrad.capture._layout.layout import Layout
+from captum_attngrad.capture._layout.weighing import Role, Tile
 from captum_attngrad.capture._masks import PairMask, select_rows
-from captum_attngrad.capture._weighing import Role, Tile
+from captum_attngrad.capture._sites import FusedSite
 from captum_attngrad.capture.keys import Keys
 
 Rows = slice | Tensor
@@ -39,10 +40,10 @@ class AttentionCall(ABC):
 
     kind: str
 
-    def __init__(self, layer: str, scopes: tuple[int, ...]) -> None:
+    def __init__(self, layer: str, scopes: tuple[int, ...], site_index: int) -> None:
         self.layer = layer
         self.scopes = scopes  # which of the recorded layers the call was made in
-        self.place = 0  # among the fused calls and softmaxes of its forward pass
+        self.site_index = site_index  # among the sites of its forward pass
         self.batch_size = 0
         self.heads = 0
         self.query_length = 0
@@ -60,12 +61,12 @@ class AttentionCall(ABC):
     @property
     @abstractmethod
     def tiles(self) -> list[Tile]:
-        """The dimensions of the weights as the model has them, cut where their roles
-        change."""
+        """The dimensions of the weights in the model's own layout, cut where their
+        roles change."""
 
     @abstractmethod
     def arrange(self, layout: Layout, examples: int) -> None:
-        """Take the layout as known."""
+        """Set the layout, once it is known."""
 
     @property
     @abstractmethod
@@ -147,7 +148,7 @@ class AttentionCall(ABC):
         return self._gradients
 
     def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
-        """Take over what autograd gave for :attr:`sources`."""
+        """Store what autograd gave for :attr:`sources`."""
         present = tuple(gradient for gradient in gradients if gradient is not None)
         complete = bool(present) and len(present) == len(gradients)
         self._gradients = present if complete else None
@@ -156,8 +157,8 @@ class AttentionCall(ABC):
 class FusedCall(AttentionCall):
     """A call of ``scaled_dot_product_attention``: the weights were never built.
 
-    With ``O = A v`` the gradient is ``dA = dO v^T``, so that ``dO`` is all that is
-    taken from autograd (and ``dv`` where a reduction can use it).
+    With ``O = A v`` the gradient is ``dA = dO v^T``, so all that
+    autograd must give is ``dO`` (and ``dv`` where a reduction can use it).
     """
 
     kind = "scaled_dot_product_attention"
@@ -167,24 +168,21 @@ class FusedCall(AttentionCall):
         self,
         layer: str,
         scopes: tuple[int, ...],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float | None,
+        site: FusedSite,
         output: Tensor,
         sources: tuple[Any, ...],
     ) -> None:
-        super().__init__(layer, scopes)
-        self._raw = tuple(t.detach() for t in (query, key, value, output))
-        self._raw_mask = None if mask is None else mask.detach()
+        super().__init__(layer, scopes, site.index)
+        tensors = (site.query, site.key, site.value, output)
+        self._raw = tuple(t.detach() for t in tensors)
+        self._raw_mask = None if site.mask is None else site.mask.detach()
         self._versions = tuple(version_of(t) for t in self._raw)
-        self._causal = causal
-        self.scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+        self._causal = site.causal
+        channels = site.query.shape[-1]
+        self.scale = 1 / math.sqrt(channels) if site.scale is None else site.scale
         self._sources = sources
-        self.query_length = query.shape[-2]
-        self.key_length = key.shape[-2]
+        self.query_length = site.query.shape[-2]
+        self.key_length = site.key.shape[-2]
 
     @property
     def sources(self) -> tuple[Any, ...]:
@@ -206,7 +204,7 @@ class FusedCall(AttentionCall):
     def tiles(self) -> list[Tile]:
         sizes = [n for n in self.lead_shape if n != 1]
         tiles = [Tile(0, n, Role.BATCH) for n in sizes]
-        tiles.append(Tile(0, self.query_length, Role.OWN))
+        tiles.append(Tile(0, self.query_length, Role.UNSHARED))
         return [*tiles, Tile(0, self.key_length, Role.KEYS)]
 
     @property
@@ -264,7 +262,7 @@ class FusedCall(AttentionCall):
     def output(self) -> Tensor:
         """``O = A v``, ``(batch, heads, queries, value channels)``."""
         if version_of(self._raw[3]) != self._versions[3]:
-            # The model went on in place on the output: compute it once more.
+            # The model changed the output in place: compute it again.
             self._check_unchanged(0, 1, 2)
             self._output = self.attend(self.value)
             self._raw = (*self._raw[:3], self._output)
@@ -272,7 +270,7 @@ class FusedCall(AttentionCall):
         return self._output
 
     def attend(self, value: Tensor) -> Tensor:
-        """The same fused call with other values, in their dtype."""
+        """The output of the same call for other values, in their dtype."""
         self._check_unchanged(0, 1)
         return _attend(
             self.query, self.key, value, self.pairs.mask, self.pairs.causal, self.scale

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import Module
 
-from captum_attngrad.capture.recorder import Recorder, finish_with_model
+from captum_attngrad.capture.context import finish_with_model
+from captum_attngrad.capture.options import CaptureOptions
+from captum_attngrad.capture.recorder import Recorder
 
 
 class AttentionLayerInfo(NamedTuple):
     r"""
-    What :func:`find_attention_layers` found out about one module.
+    What :func:`find_attention_layers` found in one module.
 
     Attributes:
         name (str): the module's name in the model (``model.get_submodule(name)``).
@@ -40,8 +42,8 @@ class AttentionLayers(tuple[AttentionLayerInfo, ...]):
 
     Attributes:
         lost (tuple of (str, str)): layers with a softmax that weighs values after an
-            operation that cannot be followed, and that operation. They are no part of
-            any score.
+            operation that cannot be followed, and that operation. They are not
+            part of any score.
     """
 
     lost: tuple[tuple[str, str], ...]
@@ -117,7 +119,8 @@ def find_attention_layers(model: Module, *args: Any, **kwargs: Any) -> Attention
             f"find_attention_layers needs a torch.nn.Module, got "
             f"{type(model).__name__}: {model!r:.80}."
         )
-    recorder = Recorder([model], model=model, value_gradients=False, allow_dropout=True)
+    options = CaptureOptions(value_gradients=False, allow_dropout=True)
+    recorder = Recorder([model], model=model, options=options)
     with recorder, torch.no_grad():
         model(*args, **kwargs)
     found: dict[str, list[Any]] = {}

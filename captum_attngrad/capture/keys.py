@@ -15,12 +15,12 @@ class KeyStatus(Enum):
     FEATURES = "features of the input"  # the input has no tokens: patches, frames
     CONSTANT = "independent of inputs"  # another sequence, or learned
     OTHER = "not the tokens"  # pooled, shifted or compressed
-    APART = "windows or blocks"  # heads of one call have keys that differ
+    APART = "windows or blocks"  # heads of one call have different keys
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What was proved of the keys of a call.
+    """What was proved about the keys of a call.
 
     Attributes:
         status (KeyStatus): how they relate to the tokens of the input.

@@ -5,173 +5,30 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
 from torch.nn import Module, MultiheadAttention
 from torch.utils.hooks import RemovableHandle
 
-from captum_attngrad.capture._interfaces import interfaces
+from captum_attngrad.capture._fused.interfaces import interfaces
 from captum_attngrad.capture._interventions import Intervention
-from captum_attngrad.capture._layouts import Verdict, layouts_of
-from captum_attngrad.capture._lazy_graph import LazyGraph
-from captum_attngrad.capture._mode import AttentionMode
-from captum_attngrad.capture._modules import (
+from captum_attngrad.capture._recording.lazy_graph import LazyGraph
+from captum_attngrad.capture._recording.mode import AttentionMode
+from captum_attngrad.capture._recording.modules import (
     Named,
     check_layer,
     containing,
     layer_starts,
     named_modules,
 )
-from captum_attngrad.capture._threads import Hook, Owner, registration
-from captum_attngrad.capture._writes import without_writes
+from captum_attngrad.capture._surroundings.threads import Hook, Owner, registration
+from captum_attngrad.capture._surroundings.writes import without_writes
+from captum_attngrad.capture._thread_recording import ThreadRecording
 from captum_attngrad.capture.calls import AttentionCall
-
-
-class AttentionRecord:
-    r"""
-    The attention calls of one forward pass, in the order in which they were made.
-
-    Attributes:
-        calls (list of AttentionCall): all calls. Where replicas of a model ran in
-            threads of their own, the calls of one replica follow those of another.
-        parts (list of lists of AttentionCall): the same, one list per replica, in
-            the order of their examples. One list for an ordinary model.
-        lost (tuple): softmaxes that weigh values after an operation that cannot be
-            followed: (layer, operation).
-    """
-
-    def __init__(self) -> None:
-        self.parts: list[list[AttentionCall]] = []
-        self.lost: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def calls(self) -> list[AttentionCall]:
-        return [call for part in self.parts for call in part]
-
-    def __len__(self) -> int:
-        return len(self.calls)
-
-    def __iter__(self) -> Iterator[AttentionCall]:
-        return iter(self.calls)
-
-    def __getitem__(self, index: int) -> AttentionCall:
-        return self.calls[index]
-
-    def compute_gradients(
-        self, score: Tensor, others: Sequence[Tensor] = ()
-    ) -> list[Tensor | None]:
-        r"""
-        Compute the gradient of a score with respect to all recorded attention
-        weights, in one backward pass. No ``.grad`` is touched.
-
-        Args:
-            score (Tensor): one number, or one number for each example; the examples
-                must not depend on each other.
-            others (sequence of Tensor, optional): further tensors to differentiate
-                by, in the same backward pass.
-                Default: none
-
-        Returns:
-            list of *Tensor* or None: the gradients with respect to ``others``; None
-            where the score does not depend on one.
-
-        Raises:
-            RuntimeError: if the score depends on none of the recorded calls.
-        """
-        calls = [call for call in self.calls if call.sources]
-        if not score.requires_grad or not calls:
-            names = ", ".join(sorted({repr(call.layer) for call in self.calls}))
-            raise RuntimeError(
-                "The score does not depend on the recorded attention weights"
-                f"{' of ' + names if names else ''}: they are not on the path to the "
-                "output. Was something detached, or the forward pass run without "
-                "gradients (torch.no_grad, an inference-only kernel)?"
-            )
-        sources = [source for call in calls for source in call.sources]
-        found = iter(
-            torch.autograd.grad(score.sum(), [*sources, *others], allow_unused=True)
-        )
-        for call in calls:
-            call.set_gradients([next(found) for _ in call.sources])
-        return list(found)
-
-    def arrange(self, verdicts: Sequence[Verdict]) -> None:
-        """Bring all calls into the layout (batch, heads, queries, keys)."""
-        if len({len(part) for part in self.parts}) > 1:
-            raise RuntimeError(
-                "The replicas of the model made different numbers of attention calls: "
-                f"{[len(part) for part in self.parts]}."
-            )
-        for part in self.parts:
-            for call, verdict in zip(part, verdicts, strict=True):
-                call.arrange(*verdict.of_replica(call))
-                call.keys_are = verdict.keys
-
-
-class capture_attention:  # noqa: N801 (a context manager, named as torch's own)
-    r"""
-    Context manager that records the attention calls of a model or of some layers.
-
-    It sees ``F.scaled_dot_product_attention``, ``nn.MultiheadAttention`` (and so
-    ``nn.Transformer`` and its layers) and attention that is written out with a
-    softmax, in whatever module they happen. Nothing is recorded outside the chosen
-    layers, and everything is as before when the block is left, also by an exception.
-    Only what the thread runs that entered the block is recorded, and what replicas of
-    the model do that it makes (``nn.DataParallel``); other threads may run or record
-    the same model meanwhile.
-
-    Args:
-
-        model (torch.nn.Module): the model that is going to run.
-        layer (torch.nn.Module or list of torch.nn.Module, optional): record only
-                    what happens inside these modules, at any depth.
-                    Default: the whole model
-        batch_size (int, optional): number of examples. Needed only to read layouts
-                    that fold heads into the batch, and only if the first tensor
-                    given to the model has another first dimension.
-                    Default: the first dimension of the first tensor that the model
-                    is called with
-
-    Returns (on entering):
-        :class:`AttentionRecord`, filled when the block is left.
-
-    Examples::
-
-        >>> with capture_attention(model) as record:
-        ...     logits = model(input_ids)
-        >>> record.compute_gradients(logits[:, 1])
-        >>> record[0].weights().shape      # (batch, heads, queries, keys)
-        >>> record[0].gradient().shape     # the same
-    """
-
-    def __init__(
-        self,
-        model: Module,
-        layer: Module | Sequence[Module] | None = None,
-        batch_size: int | None = None,
-    ) -> None:
-        layers = [model] if layer is None else layer
-        layers = [layers] if isinstance(layers, Module) else list(layers)
-        self._batch_size = batch_size
-        self._recorder = Recorder(layers, model=model)
-
-    def __enter__(self) -> AttentionRecord:
-        self._recorder.__enter__()
-        return self._recorder.record
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._recorder.__exit__(kind, error, traceback)
-        if error is None:
-            finish_with_model(self._recorder, self._batch_size)
+from captum_attngrad.capture.options import DEFAULT_OPTIONS, CaptureOptions
+from captum_attngrad.capture.record import AttentionRecord
 
 
 class _Frame(NamedTuple):
@@ -198,9 +55,7 @@ class Recorder:
     Args:
         layers (list of Module): the recorded layers (scopes).
         model (Module, optional): gives the modules their names.
-        lazy_graph (bool): see :class:`LazyGraph`.
-        value_gradients, allow_dropout, skip_unused_rows, intervention: see
-            :class:`AttentionMode`.
+        options (CaptureOptions): how the forward pass runs.
 
     Attributes:
         graph (LazyGraph): whether laziness did any harm.
@@ -211,11 +66,7 @@ class Recorder:
         layers: Sequence[Module],
         *,
         model: Module | None = None,
-        lazy_graph: bool = False,
-        value_gradients: bool = True,
-        allow_dropout: bool = False,
-        skip_unused_rows: bool = False,
-        intervention: Intervention | None = None,
+        options: CaptureOptions = DEFAULT_OPTIONS,
     ) -> None:
         for layer in layers:
             check_layer(layer)
@@ -227,15 +78,8 @@ class Recorder:
         self._modes: list[AttentionMode] = []
         self.layers = list(layers)
         self.model = model
-        self._lazy = lazy_graph
-        self._silent = intervention is not None and intervention.silent
-        self.graph = LazyGraph(lazy_graph)
-        self._options: dict[str, Any] = {
-            "value_gradients": value_gradients,
-            "allow_dropout": allow_dropout,
-            "skip_unused_rows": skip_unused_rows,
-            "intervention": intervention,
-        }
+        self._options = options
+        self.graph = LazyGraph(options.lazy_graph)
         self._state = _ThreadState()
         self._lock = threading.Lock()
         self._handles: list[RemovableHandle] = []
@@ -253,9 +97,12 @@ class Recorder:
             with registration:
                 self._hook_all(modules, around=fused)
             undo.callback(self._forget_thread)
-            if fused or self._lazy or self._silent:
+            intervention = self._options.intervention or Intervention()
+            sees = intervention.sees_operations
+            if fused or self._options.lazy_graph or sees:
                 self._state.stays_on = True
-                self._own_mode().switch_on()
+                self._mode_of_thread().switch_on()
+            intervention.begin()
             self._undo = undo.pop_all()
         return self
 
@@ -268,6 +115,8 @@ class Recorder:
         self._undo.close()
         if error is not None:
             self._drop()
+        elif self._options.intervention is not None:
+            self._options.intervention.end()
 
     def _forget_thread(self) -> None:
         state = self._state
@@ -293,7 +142,7 @@ class Recorder:
         threads = [thread for thread in self.threads if thread[1]]
         if len(threads) > 1:
             threads.sort(key=lambda thread: _replica_order(thread, device_ids))
-        self.record.parts = [list(calls) for _, calls in threads]
+        self.record.replicas = [list(calls) for _, calls in threads]
         self.lost = list(
             dict.fromkeys(each for mode in self._modes for each in mode.lost)
         )
@@ -302,7 +151,7 @@ class Recorder:
         return self.record
 
     def _drop(self) -> None:
-        """Let go of the calls, so that no cycle of references keeps their tensors."""
+        """Forget the calls, so that no reference cycle keeps their tensors alive."""
         for _, calls in self.threads:
             calls.clear()
         self._modes.clear()
@@ -324,7 +173,7 @@ class Recorder:
         if self.model is not None:
             self._handles.append(
                 self.model.register_forward_pre_hook(
-                    Hook(self._note_call), prepend=True, with_kwargs=True
+                    Hook(self._keep_arguments), prepend=True, with_kwargs=True
                 )
             )
 
@@ -338,7 +187,7 @@ class Recorder:
             self.entered.update(frame.starts)
             # A replica of an inner module may be the first to run in its thread, so
             # that any module may have to switch the mode on.
-            mode = self._own_mode()
+            mode = self._mode_of_thread()
             if not recorded:
                 mode.switch_on()
             elif not state.recorded:
@@ -363,14 +212,13 @@ class Recorder:
         self._handles.append(module.register_forward_pre_hook(pre, prepend=True))
         self._handles.append(module.register_forward_hook(post, always_call=True))
 
-    def _own_mode(self) -> AttentionMode:
+    def _mode_of_thread(self) -> AttentionMode:
         """The mode of this thread."""
         state = self._state
         if state.mode is None:
             calls: list[AttentionCall] = []
-            state.mode = AttentionMode(
-                calls.append, self._where, self.graph, **self._options
-            )
+            recording = ThreadRecording(calls.append, self._layer, self._options)
+            state.mode = AttentionMode(recording, self.graph)
             with self._lock:
                 if self.threads:
                     self.graph.start()  # in a replica, and for what joins the replicas
@@ -378,7 +226,7 @@ class Recorder:
                 self._modes.append(state.mode)
         return state.mode
 
-    def _where(self) -> tuple[str, tuple[int, ...]]:
+    def _layer(self) -> tuple[str, tuple[int, ...]]:
         stack = [frame for frame in self._state.stack if frame.within]
         scopes = {scope for frame in stack for scope in frame.starts}
         if not scopes:
@@ -386,7 +234,7 @@ class Recorder:
             scopes = set(stack[0].within)
         return stack[-1].name, tuple(sorted(scopes))
 
-    def _note_call(self, module: Module, args: Any, *more: Any) -> None:
+    def _keep_arguments(self, module: Module, args: Any, *more: Any) -> None:
         # While the hook is put on or taken off, other threads may call it without
         # the keyword arguments.
         if self.called_with is None and self._owner.runs(module):
@@ -398,74 +246,6 @@ class Recorder:
             )
 
 
-def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRecord:
-    """Finish a recording of a model's own call, and run it again to prove layouts."""
-    record = recorder.finish()
-    calls = record.parts[0] if record.parts else []
-    if not calls:
-        return record
-    args, kwargs = recorder.called_with or ((), {})
-    recorder.called_with = None
-    given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-    first = next(
-        (n for n, v in given.items() if isinstance(v, Tensor) and v.dim()), None
-    )
-    examples = batch_size
-    if examples is None:
-        examples = 1 if first is None else len(given[first])
-    model, layers = recorder.model, recorder.layers
-    numbers = [
-        name
-        for name, value in given.items()
-        if name != first and _holds_examples(name, value, examples)
-    ]
-    others = {n: v for n, v in given.items() if n != first and n not in numbers}
-
-    def run(arguments: tuple[Any, ...], intervention: Intervention) -> None:
-        names = [first, *numbers, *others]
-        named = dict(zip(names, arguments, strict=True))
-        if turned:
-            named[first] = arguments[0].transpose(0, 1)
-        for name, value in given.items():
-            if value is given[first]:  # self-attention called as module(x, x, x)
-                named[name] = named[first]
-        again = Recorder(
-            layers, model=model, allow_dropout=True, intervention=intervention
-        )
-        assert model is not None
-        with again, torch.no_grad():
-            model(
-                *(named[i] for i in range(len(args))),
-                **{n: v for n, v in named.items() if isinstance(n, str)},
-            )
-
-    inputs: tuple[Any, ...] = () if first is None else (given[first],)
-    inputs += tuple(given[name] for name in numbers)
-    # Only with batch_size is it known that the examples are in the second dimension.
-    turned = bool(inputs) and len(inputs[0]) != examples
-    if turned and inputs[0].shape[1:2] == (examples,):
-        inputs = (inputs[0].transpose(0, 1), *inputs[1:])
-    verdicts = layouts_of(
-        calls,
-        model,
-        run if inputs else None,
-        inputs,
-        tuple(others.values()),
-        batch=examples,
-        conventional=True,
-    )
-    record.arrange(verdicts)
-    return record
-
-
-def _holds_examples(name: Any, value: Any, examples: int) -> bool:
-    """Whether an argument is an input of numbers, such as images, and no mask."""
-    floats = isinstance(value, Tensor) and value.is_floating_point()
-    if not floats or value.dim() < 3 or len(value) != examples or "mask" in str(name):
-        return False
-    return bool(value.isfinite().all()) and bool((value > 0).any())
-
-
 def _replica_order(
     thread: tuple[str, list[AttentionCall]], device_ids: list[int] | None
 ) -> tuple[int, int]:
@@ -473,8 +253,8 @@ def _replica_order(
     in the order in which their threads were started, which Python numbers."""
     name, calls = thread
     device = calls[0].device
-    place = -1 if device.type == "cpu" else device.index
-    if device_ids is not None and place in device_ids:
-        place = device_ids.index(place)
+    order = -1 if device.type == "cpu" else device.index
+    if device_ids is not None and order in device_ids:
+        order = device_ids.index(order)
     number = re.search(r"\d+", name)
-    return place, int(number.group()) if number else -1
+    return order, int(number.group()) if number else -1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attngrad._classes import check_class_names
-from captum_attngrad.capture._threads import hooked
+from captum_attngrad.capture._surroundings.threads import hooked
 from captum_attngrad.text._huggingface import HuggingFaceText
 from captum_attngrad.text._outputs import ONE_CLASS, Outputs
 from captum_attngrad.text._padding import padding_matters

@@ -1,4 +1,4 @@
-"""Proof on one's own model: what is seen, and whether its gradient is exact."""
+"""Check on a model that attention is seen, and that its gradient is exact."""
 
 from captum_attngrad.verification._verify import verify
 from captum_attngrad.verification.verification import LayerVerification, Verification

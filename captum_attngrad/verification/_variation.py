@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.attr._core.products import tiles
-from captum_attngrad.capture._interventions import Attend, Intervention
+from captum_attngrad.capture._interventions import Intervention
+from captum_attngrad.capture._sites import FusedSite, SoftmaxSite
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 
@@ -58,12 +59,10 @@ class Vary(Intervention):
     def __init__(self, directions: Mapping[int, Direction], step: float) -> None:
         self._directions, self._step = directions, step
 
-    def output(
-        self, place: int, query: Tensor, key: Tensor, value: Tensor, attend: Attend
-    ) -> Tensor | None:
-        if place not in self._directions:
+    def output(self, site: FusedSite) -> Tensor | None:
+        if site.index not in self._directions:
             return None
-        call, rows, columns = self._directions[place]
+        call, rows, columns = self._directions[site.index]
         assert isinstance(call, FusedCall)
         columns = columns[:, :: call.groups]
         if call.groups == 1:
@@ -71,17 +70,15 @@ class Vary(Intervention):
         else:
             columns = columns.unsqueeze(-1)
         # (A c) v = A (c v): the kernel can stay.
-        change = attend(value * columns.to(value)) * call.as_called(
-            rows.unsqueeze(-1)
-        ).to(value)
-        return attend(value) + self._step * change
+        value = site.value
+        change = site.attend(value * columns.to(value))
+        change = change * call.as_called(rows.unsqueeze(-1)).to(value)
+        return site.attend(value) + self._step * change
 
-    def replaced(
-        self, place: int, scores: Tensor, weights: Tensor, dim: int
-    ) -> Tensor | None:
-        if place not in self._directions:
+    def replaced(self, site: SoftmaxSite) -> Tensor | None:
+        if site.index not in self._directions:
             return None
-        call, rows, columns = self._directions[place]
+        call, rows, columns = self._directions[site.index]
         assert isinstance(call, SoftmaxCall)
         change = call.as_called(rows.unsqueeze(-1) * columns.unsqueeze(-2))
-        return weights * (1 + self._step * change.to(weights))
+        return site.weights * (1 + self._step * change.to(site.weights))

@@ -1,4 +1,4 @@
-"""Verify that attention is seen, and its gradient exact, on a model of one's own."""
+"""Check that the attention of a model is seen, and that its gradient is exact."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captum_attngrad.attr._core.layer_calls import layer_calls
 from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import KeyStatus
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 from captum_attngrad.verification._variation import (
     Direction,
     Vary,
@@ -77,7 +77,7 @@ def verify(
         layer (torch.nn.Module or list of torch.nn.Module, optional): The modules whose
                     attention is verified.
                     Default: None, all of the model
-        forward_func (Callable, optional): What is called in place of the model.
+        forward_func (Callable, optional): What is called instead of the model.
                     Default: None, the model itself
         additional_forward_args (Any, optional): Further arguments of forward_func, one
                     argument or a tuple.
@@ -238,7 +238,9 @@ def _layers(
         problem = ""
         if any(call.on_path for call in calls):
             try:
-                directions = {c.place: random_direction(c, generator) for c in calls}
+                directions = {
+                    c.site_index: random_direction(c, generator) for c in calls
+                }
                 error, size, base = _error(
                     runner, directions, inputs, additional_forward_args, dtype
                 )

@@ -13,7 +13,7 @@ TOLERANCES = {"float64": 1e-4, "float32": 1e-2, "bfloat16": 0.3, "float16": 0.1}
 @dataclass(frozen=True)
 class LayerVerification:
     r"""
-    What was found out about the attention of one module.
+    What was found about the attention of one module.
 
     Attributes:
         name (str): the module's name in the model.
@@ -41,7 +41,7 @@ class LayerVerification:
 @dataclass(frozen=True)
 class Verification:
     r"""
-    What :func:`verify` found out. Prints as a table; true if everything is exact.
+    What :func:`verify` found. Prints as a table; true if everything is exact.
 
     Attributes:
         layers (tuple of LayerVerification): the attention modules, as they run.
@@ -76,7 +76,7 @@ class Verification:
         )
 
     def is_exact(self, layer: LayerVerification) -> bool:
-        """Whether nothing speaks against one layer."""
+        """Whether the gradient of one layer is exact."""
         if layer.problem:
             return False
         return layer.relative_error is None or layer.relative_error <= self.tolerance
@@ -135,8 +135,8 @@ class Verification:
             lines.append("note: the model takes one example at a time")
         if self.vanished:
             lines.append(
-                "problem: all scores have vanished; explain a logit or log-odds in "
-                "place of a saturated output"
+                "problem: all scores have vanished; explain a logit or log-odds "
+                "instead of a saturated output"
             )
         verdict = "exact" if self.ok else "not verified"
         lines.append(

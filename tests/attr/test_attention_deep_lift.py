@@ -16,6 +16,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from captum_attngrad import AttentionDeepLift, JointIntegratedGradients, log_odds
 from captum_attngrad.attr.path._multipliers import Secants
+from captum_attngrad.capture._interventions import Intervention
+from captum_attngrad.capture.options import CaptureOptions
+from captum_attngrad.capture.recorder import Recorder
 from captum_attngrad.models import AttentionLSTMClassifier
 from tests.attr.encoder import close
 from tests.attr.surroundings import Replicated, state, unchanged
@@ -286,13 +289,17 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def acting(intervention: Intervention) -> Recorder:
+    return Recorder([], options=CaptureOptions(intervention=intervention))
+
+
 def slopes(f: Callable[[Tensor], Tensor], one: Tensor, zero: Tensor) -> Tensor:
     secants = Secants()
-    with secants.noting():
+    with acting(secants.on_baselines()):
         f(zero.clone())
-    with secants.comparing():
+    with acting(secants.on_inputs()):
         f(one.clone())
-    with secants.applying():
+    with acting(secants.as_derivatives()):
         leaf = one.clone().requires_grad_()
         (found,) = torch.autograd.grad(f(leaf.clone()).sum(), leaf)
     return found
@@ -589,7 +596,7 @@ def test_recurrent_networks_written_out(
         return torch.cat([output.flatten(), *(s.flatten() for s in states)])
 
     for run in (packed, padded):
-        with Secants().noting():
+        with acting(Secants().on_baselines()):
             opened = run(one)
         close(opened, run(one))
         changes = slopes(run, one, zero) * (one - zero)
@@ -631,7 +638,7 @@ def test_recurrent_operations_called_by_keyword_keep_their_derivative() -> None:
             batch_first=True,
         )[0]
 
-    with Secants().noting():
+    with acting(Secants().on_baselines()):
         close(run(one), network(one)[0])
     leaf = one.clone().requires_grad_()
     (derivative,) = torch.autograd.grad(run(leaf).sum(), leaf)

@@ -28,7 +28,7 @@ from captum_attngrad import (
     capture_attention,
     find_attention_layers,
 )
-from captum_attngrad.capture._compiler import uncompiled_code
+from captum_attngrad.capture._surroundings.compiler import uncompiled_code
 from tests.attr.language_models import WORDS, WordTokenizer
 from tests.attr.surroundings import Replicated, state, unchanged
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from captum_attngrad import AttentionGradient, IntegratedAttentionGradient
-from captum_attngrad.capture import _unused_rows
+from captum_attngrad.capture._fused import unused_rows
+from captum_attngrad.capture._sites import FusedSite
 from tests import reference
 
 LENGTH = 300
@@ -22,7 +23,7 @@ LENGTH = 300
 @pytest.fixture(scope="module", autouse=True)
 def _from_one_query_on() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_unused_rows, "_MIN_QUERIES", 1)
+        patch.setattr(unused_rows, "_MIN_QUERIES", 1)
         yield
 
 
@@ -35,7 +36,13 @@ def query_lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.append(query.shape[-2])
         return F.scaled_dot_product_attention(query, *args, **kwargs)
 
-    monkeypatch.setattr(_unused_rows, "scaled_dot_product_attention", attend)
+    def attend_at(site: FusedSite, value: Tensor) -> Tensor:
+        lengths.append(site.query.shape[-2])
+        return at_site(site, value)
+
+    at_site = FusedSite.attend
+    monkeypatch.setattr(unused_rows, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(FusedSite, "attend", attend_at)
     return lengths
 
 
@@ -74,8 +81,8 @@ def test_gradients_from_the_definition(case: dict) -> None:
         torch.randn(shape, dtype=torch.float64).requires_grad_(wanted)
         for shape, wanted in zip(case["shapes"], case["wanted"], strict=True)
     ]
-    output = _unused_rows.attend_skipping_unused(
-        *inputs, case["mask"], case["causal"], case["scale"]
+    output = unused_rows.attend_skipping_unused(
+        FusedSite(0, *inputs, case["mask"], case["causal"], case["scale"]), inputs[2]
     )
     cotangent = torch.zeros_like(output)
     cotangent[..., case["used"], :] = torch.randn_like(output[..., case["used"], :])
@@ -175,7 +182,7 @@ def test_examples_that_are_read_at_different_rows(query_lengths: list[int]) -> N
 def test_short_calls_are_left_to_the_kernel(
     query_lengths: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_unused_rows, "_MIN_QUERIES", LENGTH + 1)
+    monkeypatch.setattr(unused_rows, "_MIN_QUERIES", LENGTH + 1)
     AttentionGradient(Reader(LAST)).attribute(torch.randn(1, LENGTH, 8), target=1)
     assert query_lengths == [LENGTH, LENGTH]
 
@@ -185,7 +192,7 @@ def test_paths_that_scale_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(2, LENGTH, 8, dtype=torch.float64)
     method = IntegratedAttentionGradient(model)
     found = method.attribute(x, target=2, n_steps=3)
-    monkeypatch.setattr(_unused_rows, "_MIN_QUERIES", LENGTH + 1)
+    monkeypatch.setattr(unused_rows, "_MIN_QUERIES", LENGTH + 1)
     expected = method.attribute(x, target=2, n_steps=3)
     assert torch.allclose(found, expected, atol=1e-10)
 

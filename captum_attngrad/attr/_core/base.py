@@ -15,7 +15,7 @@ from captum_attngrad.attr._core.reductions import PairScores
 from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.attr._core.selection import Heads, checked_heads
 from captum_attngrad.attr._core.target import LossFunction
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.capture._threads import hooked
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture._surroundings.threads import hooked
+from captum_attngrad.capture.record import AttentionRecord
 
 
 def check_embedding(embedding: Any) -> Module:

@@ -12,28 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.capture._compiler import uncompiled_code
+from captum_attngrad._torch import is_compiled, original, own_parameters
+from captum_attngrad.capture._surroundings.compiler import uncompiled_code
 
 
 def uncompiled(forward_func: Any) -> Any:
     """The original of what ``torch.compile`` wrapped: the same function."""
-    original = getattr(forward_func, "_orig_mod", None)
-    if isinstance(original, Module):
-        return original
-    original = getattr(forward_func, "_torchdynamo_orig_callable", None)
-    return forward_func if original is None else original
+    return original(forward_func)
 
 
 @contextlib.contextmanager
 def not_compiled(modules: list[Module]) -> Iterator[None]:
     """Run those of the modules that are compiled as plain Python. (In this block all
     compiled code of the process runs so, also in other threads.)"""
-    compiled = [
-        module
-        for module in modules
-        if hasattr(module, "_orig_mod")
-        or getattr(module, "_compiled_call_impl", None) is not None
-    ]
+    compiled = [module for module in modules if is_compiled(module)]
     if not compiled:
         yield
         return
@@ -92,8 +84,7 @@ def gradients_allowed(modules: list[Module]) -> Iterator[None]:
     """Gradients can be taken, also inside the caller's no_grad or inference_mode."""
     with torch.inference_mode(False), torch.enable_grad():
         for module in modules:
-            # named_parameters() would cost a good share of a small forward pass.
-            for name, parameter in module._parameters.items():
+            for name, parameter in own_parameters(module).items():
                 if parameter is not None and parameter.is_inference():
                     raise RuntimeError(
                         f"The parameter {name!r} of {type(module).__name__} was "

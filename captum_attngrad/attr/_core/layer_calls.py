@@ -17,7 +17,7 @@ from captum_attngrad.attr._core.selection import (
 )
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import KeyStatus
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 Replicas = list[list[AttentionCall]]
 # Scores of one call, ``(batch, heads, ...)``: summed over all its queries (None), over
@@ -114,7 +114,7 @@ def layer_calls(record: AttentionRecord) -> list[LayerCalls]:
         first[call.layer] = min(scope, first.get(call.layer, scope))
     return [
         LayerCalls(
-            name, [[c for c in part if c.layer == name] for part in record.parts]
+            name, [[c for c in part if c.layer == name] for part in record.replicas]
         )
         for name in sorted(first, key=first.__getitem__)  # keeps the order of equals
     ]

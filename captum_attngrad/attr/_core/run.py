@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -38,10 +37,12 @@ from captum_attngrad.attr._core.target import (
     target_scores,
 )
 from captum_attngrad.capture._interventions import Intervention
-from captum_attngrad.capture._layouts import layouts_of
-from captum_attngrad.capture._writes import without_writes
+from captum_attngrad.capture._proof.layouts import layouts_of
+from captum_attngrad.capture._surroundings.writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord, Recorder
+from captum_attngrad.capture.options import CaptureOptions
+from captum_attngrad.capture.record import AttentionRecord
+from captum_attngrad.capture.recorder import Recorder
 
 ScoreOf = Callable[[Any], Tensor]  # the score that is explained, of the model's output
 
@@ -145,7 +146,7 @@ class Runner:
             self._arrange(record, opened.arguments)
         embeddings = None
         if opened.embeddings is not None:
-            if len(record.parts) > 1:
+            if len(record.replicas) > 1:
                 raise NotImplementedError(
                     "Replicas of a model on several devices cannot be explained along "
                     "a path of embeddings. Pass the model itself "
@@ -179,7 +180,6 @@ class Runner:
         graph: bool,
         embedding: Module | None = None,
         replacement: Tensor | None = None,
-        context: Callable[[], AbstractContextManager[Any]] | None = None,
         **capture: Any,
     ) -> Iterator[OpenRun]:
         """
@@ -192,7 +192,6 @@ class Runner:
             graph (bool): whether the run has a graph.
             embedding (Module, optional): the layer whose output is of interest.
             replacement (Tensor, optional): what ``embedding`` returns instead.
-            context (Callable, optional): makes a context for the forward pass.
             **capture: as for :meth:`_recorder`.
         """
 
@@ -203,14 +202,14 @@ class Runner:
                 vectors = replacement.clone().requires_grad_()
             with contextlib.ExitStack() as around:
                 around.enter_context(torch.set_grad_enabled(graph))
-                entered = seen = None
-                if context is not None:
-                    entered = around.enter_context(context())
+                seen = None
                 if embedding is not None:
                     embeddings = embeddings_of(uncompiled(embedding), vectors)
                     seen = around.enter_context(embeddings)
-                score = score_of(self._call(arguments, recorder))
-            return OpenRun(score, recorder, arguments, entered, seen, vectors)
+                # An intervention may act on the operations of the score too.
+                around.enter_context(recorder)
+                score = score_of(self._call(arguments))
+            return OpenRun(score, recorder, arguments, seen, vectors)
 
         with self._prepared(inputs, additional_forward_args) as arguments:
             if graph and replacement is None:
@@ -284,10 +283,12 @@ class Runner:
         return Recorder(
             self.layers,
             model=self.forward_func if is_module else None,
-            value_gradients=value_gradients,
-            lazy_graph=lazy,
-            skip_unused_rows=not several_backward_passes,
-            intervention=intervention,
+            options=CaptureOptions(
+                value_gradients=value_gradients,
+                lazy_graph=lazy,
+                skip_unused_rows=not several_backward_passes,
+                intervention=intervention,
+            ),
         )
 
     def _call(self, arguments: Arguments, recorder: Recorder | None = None) -> Any:
@@ -336,12 +337,12 @@ class Runner:
     def _calls_of_one_replica(
         self, record: AttentionRecord, arguments: Arguments
     ) -> list[AttentionCall]:
-        if len(record.parts) == 1:
-            return record.parts[0]
+        if len(record.replicas) == 1:
+            return record.replicas[0]
         # The model itself is laid out as its replicas are.
         recorder = self._recorder()
         self._call_alone(arguments.all, recorder)
-        parts = recorder.finish(self._device_ids).parts
+        parts = recorder.finish(self._device_ids).replicas
         if len(parts) > 1:
             raise NotImplementedError(
                 "Several replicas of a model ran in threads of their own, and no "

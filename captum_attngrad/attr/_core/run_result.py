@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from captum_attngrad.attr._core.embedding import Embeddings
-from captum_attngrad.capture.recorder import AttentionRecord, Recorder
+from captum_attngrad.capture.record import AttentionRecord
+from captum_attngrad.capture.recorder import Recorder
 
 
 class Run(NamedTuple):
@@ -49,7 +50,6 @@ class OpenRun:
         score (Tensor): what ``score_of`` returned.
         recorder (Recorder): what saw the attention calls.
         arguments (Arguments): what forward_func was called with.
-        entered (Any): what the context of the forward pass gave on entering.
         embeddings (Embeddings, optional): what the embedding layer returned.
         vectors (Tensor, optional): the leaf that was put in the place of it.
     """
@@ -57,6 +57,5 @@ class OpenRun:
     score: Tensor
     recorder: Recorder
     arguments: Arguments
-    entered: Any = None
     embeddings: Embeddings | None = None
     vectors: Tensor | None = None

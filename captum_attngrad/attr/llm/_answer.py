@@ -17,7 +17,7 @@ from captum_attngrad._captum import (
     default_generation_arguments,
     readable_tokens,
 )
-from captum_attngrad.capture._threads import hooked
+from captum_attngrad.capture._surroundings.threads import hooked
 
 
 class TokenLoss:

@@ -1,25 +1,24 @@
-"""DeepLIFT's rules: the slope between two runs in place of the derivative.
+"""DeepLIFT's rules: the slope between two runs instead of the derivative.
 
 The same model runs on a baseline and on an input. An operation ``y = f(x)`` on single
 numbers gets the multiplier ``(y1 - y0) / (x1 - x0)`` (the rescale rule of Shrikumar et
 al. 2017), a product ``a b`` the mean of the other factor in both runs, and LayerNorm,
 RMSNorm and recurrent networks are taken apart into such operations. With these
 multipliers a backward pass splits the change of the output completely among the changes
-of the inputs. Operations that are none of these keep their derivative.
+of the inputs. All other operations keep their derivative.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from captum_attngrad.attr.path._recurrent import RECURRENT, written_out
+from captum_attngrad.capture._interventions import Intervention, Operation
 
 # By the names of torch's functions and methods; all act on each number by itself.
 _UNARY = frozenset(
@@ -34,68 +33,65 @@ _RULED = _UNARY | _PRODUCT | _QUOTIENT
 
 
 class Secants:
-    """The operations of two runs, compared, and the multipliers that result.
+    """
+    Compares the operations of two runs, and takes their slopes as multipliers.
 
-    Run the model inside :meth:`noting` on the baseline, inside :meth:`comparing` on the
-    input, and inside :meth:`applying` for the backward pass.
+    Each method makes the intervention for one forward pass: :meth:`on_baselines` and
+    :meth:`on_inputs` for the two runs, and :meth:`as_derivatives` for a run on the
+    inputs that is differentiated.
     """
 
     def __init__(self) -> None:
-        self._noted: deque[tuple[str, list[Tensor], Tensor]] = deque()
+        self._baselines: deque[tuple[str, list[Tensor], Tensor]] = deque()
         self._multipliers: deque[tuple[str, list[Tensor] | None]] = deque()
 
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        def note(name: str, operands: list[Tensor], call: _Call) -> Tensor:
-            result = call(*operands)
-            # Copies, since the model may go on in place.
-            kept = [operand.clone() for operand in operands]
-            self._noted.append((name, kept, result.clone()))
-            return result
+    def on_baselines(self) -> Intervention:
+        return _Rules(self._keep)
 
-        with _Operations(note):
-            yield
+    def on_inputs(self) -> Intervention:
+        return _Rules(self._compare, self._check_complete)
 
-    @contextmanager
-    def comparing(self) -> Iterator[None]:
-        def compare(name: str, operands: list[Tensor], call: _Call) -> Tensor:
-            before, others, other = self._next(self._noted, name)
-            result = call(*operands)
-            if [t.shape for t in operands] != [t.shape for t in others]:
-                raise _other_way(name, before)
-            found = None
-            changed = [
-                not torch.equal(one, two)
-                for one, two in zip(operands, others, strict=True)
-            ]
-            if name in _UNARY and changed[0]:
-                found = [_slope(operands[0], others[0], result, other, call)]
-            elif name in _PRODUCT and all(changed):
-                found = [(operands[1 - i] + others[1 - i]) / 2 for i in (0, 1)]
-            elif name in _QUOTIENT and changed[1]:
-                found = _of_quotient(operands, others)
-            self._multipliers.append((name, found))
-            return result
+    def as_derivatives(self) -> Intervention:
+        return _Rules(self._multiply)
 
-        with _Operations(compare):
-            yield
-        if self._noted:
-            raise _other_way("its end", self._noted[0][0])
+    def _keep(self, name: str, operands: list[Tensor], call: _Call) -> Tensor:
+        result = call(*operands)
+        # Copies, since the model may go on in place.
+        kept = [operand.clone() for operand in operands]
+        self._baselines.append((name, kept, result.clone()))
+        return result
 
-    @contextmanager
-    def applying(self) -> Iterator[None]:
-        def apply(name: str, operands: list[Tensor], call: _Call) -> Tensor:
-            _, multipliers = self._next(self._multipliers, name)
-            if multipliers is None:  # nothing but one factor has changed, if anything
-                return call(*operands)
-            slanted: Tensor = operands[0] * multipliers[0]
-            if len(operands) > 1:
-                slanted = slanted + operands[1] * multipliers[1]
-            value: Tensor = call(*(operand.detach() for operand in operands))
-            return slanted + (value - slanted).detach()
+    def _compare(self, name: str, operands: list[Tensor], call: _Call) -> Tensor:
+        before, others, other = self._next(self._baselines, name)
+        result = call(*operands)
+        if [t.shape for t in operands] != [t.shape for t in others]:
+            raise _other_way(name, before)
+        found = None
+        changed = [
+            not torch.equal(one, two) for one, two in zip(operands, others, strict=True)
+        ]
+        if name in _UNARY and changed[0]:
+            found = [_slope(operands[0], others[0], result, other, call)]
+        elif name in _PRODUCT and all(changed):
+            found = [(operands[1 - i] + others[1 - i]) / 2 for i in (0, 1)]
+        elif name in _QUOTIENT and changed[1]:
+            found = _of_quotient(operands, others)
+        self._multipliers.append((name, found))
+        return result
 
-        with _Operations(apply):
-            yield
+    def _check_complete(self) -> None:
+        if self._baselines:
+            raise _other_way("its end", self._baselines[0][0])
+
+    def _multiply(self, name: str, operands: list[Tensor], call: _Call) -> Tensor:
+        _, multipliers = self._next(self._multipliers, name)
+        if multipliers is None:  # nothing but one factor has changed, if anything
+            return call(*operands)
+        slanted: Tensor = operands[0] * multipliers[0]
+        if len(operands) > 1:
+            slanted = slanted + operands[1] * multipliers[1]
+        value: Tensor = call(*(operand.detach() for operand in operands))
+        return slanted + (value - slanted).detach()
 
     @staticmethod
     def _next(waiting: deque[Any], name: str) -> Any:
@@ -125,44 +121,51 @@ class _Call:
         return result
 
 
-class _Operations(TorchFunctionMode):
-    """Hands the operations that have a rule to ``see(name, operands, call)``."""
+class _Rules(Intervention):
+    """
+    Hands each operation that has a rule to a function.
 
-    def __init__(self, see: Any) -> None:
-        super().__init__()
-        self._see = see
+    Args:
+        rule (Callable): ``rule(name, operands, call)`` returns the result.
+        end (Callable, optional): called when the forward pass has ended.
+    """
 
-    def __torch_function__(
+    sees_operations = True
+
+    def __init__(
         self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in ("layer_norm", "rms_norm"):
-            with self:
-                return (_layer_norm if name == "layer_norm" else _rms_norm)(
-                    *args, **kwargs
-                )
+        rule: Callable[[str, list[Tensor], _Call], Tensor],
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._rule, self._end = rule, end
+
+    def end(self) -> None:
+        self._end()
+
+    def operation(self, operation: Operation) -> Any:
+        func, args, kwargs = operation.func, operation.args, operation.kwargs
+        name = operation.name
+        if name in _NORMS:
+            with operation.visible():
+                return _NORMS[name](*args, **kwargs)
         if name in RECURRENT and not kwargs:
-            with self:
+            with operation.visible():
                 result = written_out(name, args)
-            return func(*args, **kwargs) if result is None else result
+            return operation.run() if result is None else result
         if name not in _RULED or kwargs.get("out") is not None:
-            return func(*args, **kwargs)
+            return operation.run()
         number = 1 if name in _UNARY else 2
-        for place, key in enumerate(("input", "other")[:number]):
-            if key in kwargs and place == len(args):
+        for position, key in enumerate(("input", "other")[:number]):
+            if key in kwargs and position == len(args):
                 args = (*args, kwargs[key])
                 kwargs = {k: v for k, v in kwargs.items() if k != key}
         operands, rest = list(args[:number]), args[number:]
         fits = len(operands) == number and all(_is_real(t) for t in operands)
         if not fits or any(isinstance(t, Tensor) for t in rest):
-            return func(*args, **kwargs)
-        rest = _not_in_place(name, rest)
-        return self._see(name, operands, _Call(func, rest, kwargs))
+            return operation.run()
+        return self._rule(
+            name, operands, _Call(func, _not_in_place(name, rest), kwargs)
+        )
 
 
 def _is_real(value: Any) -> bool:
@@ -200,8 +203,8 @@ def _layer_norm(
 ) -> Tensor:
     dims = tuple(range(-len(normalized_shape), 0))
     wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-    centred = wide - wide.mean(dim=dims, keepdim=True)
-    return _scaled(centred, dims, weight, bias, eps).to(input.dtype)
+    centered = wide - wide.mean(dim=dims, keepdim=True)
+    return _scaled(centered, dims, weight, bias, eps).to(input.dtype)
 
 
 def _rms_norm(
@@ -227,6 +230,12 @@ def _scaled(
     if weight is not None:
         y = y * weight
     return y if bias is None else y + bias
+
+
+_NORMS: dict[str, Callable[..., Tensor]] = {
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+}
 
 
 def _slope(x1: Tensor, x0: Tensor, y1: Tensor, y0: Tensor, call: _Call) -> Tensor:

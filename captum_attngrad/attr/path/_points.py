@@ -16,9 +16,9 @@ from captum_attngrad.attr._core.run import Runner
 from captum_attngrad.attr._core.warning import warn
 from captum_attngrad.attr._core.whole_numbers import whole_number
 from captum_attngrad.capture._interventions import Scale
-from captum_attngrad.capture._layout import ExampleDimension
-from captum_attngrad.capture._layouts import example_dimension
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture._layout.layout import ExampleDimension
+from captum_attngrad.capture._proof.layouts import example_dimension
+from captum_attngrad.capture.record import AttentionRecord
 
 Given = tuple[Inputs, TargetType, object | None]  # inputs, target, further arguments
 
@@ -69,7 +69,7 @@ class AttentionPath:
     def __init__(self, runner: Runner, given: Given, record: AttentionRecord) -> None:
         self.runner = runner
         self.given = given
-        self.calls = [call.place for call in record.parts[0]]
+        self.calls = [call.site_index for call in record.replicas[0]]
         self._record = record
         self._examples = number_of_examples(given[0])
 
@@ -122,8 +122,8 @@ class AttentionPath:
         Raises:
             RuntimeError: if the model made other calls than with full attention.
         """
-        for calls in record.parts:
-            if [call.place for call in calls] != self.calls:
+        for calls in record.replicas:
+            if [call.site_index for call in calls] != self.calls:
                 raise RuntimeError(
                     "The model made other attention calls when its attention was "
                     f"scaled ({len(calls)} in place of {len(self.calls)}, or in another"
@@ -164,7 +164,7 @@ class AttentionPath:
         which; in some layouts examples cannot be told apart.
         """
         record = self._record
-        if len(record.parts) > 1:
+        if len(record.replicas) > 1:
             return None
         if record[0].batch_size == 1:
             # One example does not tell: look at two. Where they cannot be kept apart,
@@ -175,6 +175,6 @@ class AttentionPath:
             except ValueError:
                 return None
         try:
-            return {call.place: example_dimension(call) for call in record}
+            return {call.site_index: example_dimension(call) for call in record}
         except NotImplementedError:
             return None

@@ -22,10 +22,10 @@ from captum_attngrad.attr.path._embedding_path import (
 )
 from captum_attngrad.attr.path._multipliers import Secants
 from captum_attngrad.attr.path._points import AttentionPath, Given, path_points
-from captum_attngrad.capture._interventions import Hold
+from captum_attngrad.capture._interventions import Hold, Together
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture.calls import FusedCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 
 class AttentionDeepLift(EmbeddingAttribution):
@@ -142,17 +142,17 @@ class AttentionDeepLift(EmbeddingAttribution):
                 *further,
                 graph=False,
                 embedding=embedding,
-                context=context,
+                intervention=intervention,
             )
-            for given, context in (
-                (starts, secants.noting),
-                (ends, secants.comparing),
+            for given, intervention in (
+                (starts, secants.on_baselines()),
+                (ends, secants.on_inputs()),
             )
         )
         _check_kinds(run.record)
         _check_same_calls(run_of_baselines.record, run.record)
         pairs = zip(run_of_baselines.record, run.record, strict=True)
-        hold = Hold({one.place: (one, two) for one, two in pairs})
+        hold = Hold({one.site_index: (one, two) for one, two in pairs})
         given = ends, *further
         multipliers = self._multipliers(runner, given, secants, hold, run)
         pair = embedded_pair(
@@ -182,10 +182,9 @@ class AttentionDeepLift(EmbeddingAttribution):
             additional_forward_args,
             runner.score_of(target, inputs),
             graph=True,
-            intervention=hold,
+            intervention=Together(hold, secants.as_derivatives()),
             embedding=self._embedding,
             replacement=run.embeddings,
-            context=secants.applying,
         ) as opened:
             multipliers: Tensor | None = None
             if opened.score.requires_grad:
@@ -196,7 +195,7 @@ class AttentionDeepLift(EmbeddingAttribution):
                 )
                 by_call = dict(zip(hold.given, found, strict=True))
                 for call in run.record:
-                    call.set_gradients([by_call.get(call.place)])
+                    call.set_gradients([by_call.get(call.site_index)])
         runner.check_on_path(run.record)
         if multipliers is None:
             raise embeddings_off_path()
@@ -204,7 +203,7 @@ class AttentionDeepLift(EmbeddingAttribution):
 
 
 def _check_same_calls(baselines: AttentionRecord, inputs: AttentionRecord) -> None:
-    if [call.place for call in baselines] != [call.place for call in inputs]:
+    if [call.site_index for call in baselines] != [call.site_index for call in inputs]:
         raise RuntimeError(
             f"The model made {len(inputs)} attention calls on the inputs and "
             f"{len(baselines)} on the baselines, or in another order: it must make the "

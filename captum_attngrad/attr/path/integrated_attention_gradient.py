@@ -279,7 +279,7 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
             # sum_q A_qk ds/d(alpha A_qk). With alpha v as the values of a fused call,
             # their gradient gives it at alpha = 0 too.
             scores = _SCORES.of_keys(call, rows)
-            return scores * weights[call.place].to(scores)[:, None, None]
+            return scores * weights[call.site_index].to(scores)[:, None, None]
 
         rows = query.repeat(points) if isinstance(query, Tensor) else query
         every = total_over_layers(layer_calls(run.record), of_call)

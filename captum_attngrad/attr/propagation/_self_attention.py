@@ -16,7 +16,7 @@ from captum_attngrad.attr._core.layer_calls import (
 from captum_attngrad.attr._core.reductions import zeros
 from captum_attngrad.attr._core.selection import Query, check_mask, rows_of_examples
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 
 def check_sequence(record: AttentionRecord, method: str) -> None:
@@ -57,7 +57,7 @@ def propagated(
         through (Callable): from rows above a call, ``(batch, queries)``, to rows below.
     """
     replicas = []
-    for calls, chosen in with_queries(record.parts, query):
+    for calls, chosen in with_queries(record.replicas, query):
         rows = row_vector(calls[-1], chosen)
         for call in reversed(calls):
             rows = through(rows.to(call.device), call)

@@ -27,7 +27,7 @@ from captum_attngrad.attr.propagation._update_rules import (
     relevance_of_two,
 )
 from captum_attngrad.capture.calls import AttentionCall
-from captum_attngrad.capture.recorder import AttentionRecord
+from captum_attngrad.capture.record import AttentionRecord
 
 _Layers = Module | list[Module] | None
 
@@ -235,7 +235,7 @@ class AttentionRelevance(AttentionGradientAttribution):
         self, record: AttentionRecord, relevance: MeanRelevance, query: Query
     ) -> tuple[Tensor, Tensor]:
         own, context = [], []
-        for calls, chosen in with_queries(record.parts, query):
+        for calls, chosen in with_queries(record.replicas, query):
             steps = self._steps(calls)
             of_own, of_context = relevance_of_two(steps, relevance)
             call = next((s.call for s in steps if s.queries == 0), calls[0])

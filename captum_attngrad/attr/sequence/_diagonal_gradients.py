@@ -8,7 +8,7 @@ make of ``O_t``.
 There are three ways to the diagonal, all from one forward pass:
 
 * One pass. If the outputs share nothing but causal self-attention, and
-  :class:`OwnPositions` keeps their positions apart, one backward pass of the sum is
+  :class:`IsolatePositions` keeps their positions apart, one backward pass of the sum is
   enough. A second pass, with the scores multiplied by different powers of two, checks
   this: without influence between outputs, each row is multiplied by its own factor.
 * Step by step. If a recurrent decoder joins its outputs from one tensor per step, one
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from captum_attngrad.attr._core.run import gradients
 from captum_attngrad.attr.sequence._isolated_positions import Switch
-from captum_attngrad.attr.sequence._output_parts import OutputParts
+from captum_attngrad.attr.sequence._step_outputs import StepOutputs
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 
 Gradients = list[Tensor | None]  # one for each call, as the call's tensors are laid out
@@ -46,8 +46,8 @@ _MAX_ELEMENTS_PER_PASS = 1 << 26
 class Preparation(NamedTuple):
     """How a forward pass was prepared to tell its outputs apart."""
 
-    switch: Switch  # of :class:`OwnPositions`
-    parts: OutputParts
+    switch: Switch  # of :class:`IsolatePositions`
+    steps: StepOutputs
 
 
 class OutputCall(NamedTuple):
@@ -92,8 +92,8 @@ def set_diagonal_gradients(
     found = None
     if by_row and len(outputs) > 2:
         found = _in_one_pass(scores, kept, calls, prepared.switch)
-    elif len(outputs) > 2 and prepared.parts.found:
-        found = _step_by_step(scores, kept, calls, prepared.parts.found)
+    elif len(outputs) > 2 and prepared.steps.found:
+        found = _step_by_step(scores, kept, calls, prepared.steps.found)
     if found is None:
         if outputs_per_pass is None:
             size = output_size + sum(each.size for each in calls)
@@ -113,7 +113,7 @@ def _in_one_pass(
     """The gradients, or None if one output influences the row of another."""
     factors = _factors(kept).to(scores.dtype)
     sources = [each.call.sources[0] for each in calls]
-    with switch.own_positions_only():
+    with switch.isolated():
         scaled, plain = (
             gradients(scores, sources, cotangents)
             for cotangents in (factors * kept, kept.to(scores.dtype))

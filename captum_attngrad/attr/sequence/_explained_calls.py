@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from functools import partial
 
 from torch import Tensor
@@ -21,8 +19,7 @@ from captum_attngrad.attr.sequence._diagonal_gradients import (
     Preparation,
     set_diagonal_gradients,
 )
-from captum_attngrad.attr.sequence._isolated_positions import OwnPositions, Switch
-from captum_attngrad.attr.sequence._output_parts import OutputParts
+from captum_attngrad.attr.sequence._isolated_positions import IsolatePositions, Switch
 from captum_attngrad.attr.sequence._output_scores import check_output, output_scores
 from captum_attngrad.attr.sequence._source_attention import (
     influence_no_earlier_output,
@@ -30,15 +27,9 @@ from captum_attngrad.attr.sequence._source_attention import (
     output_calls,
     source_attention,
 )
-from captum_attngrad.capture.recorder import AttentionRecord
-
-
-@contextlib.contextmanager
-def _prepared_for_outputs(outputs: int) -> Iterator[Preparation]:
-    """A forward pass of which the outputs can be explained one by one."""
-    switch, parts = Switch(), OutputParts(outputs)
-    with OwnPositions(switch, outputs), parts:
-        yield Preparation(switch, parts)
+from captum_attngrad.attr.sequence._step_outputs import StepOutputs
+from captum_attngrad.capture._interventions import Together
+from captum_attngrad.capture.record import AttentionRecord
 
 
 def explained_calls(
@@ -71,13 +62,16 @@ def explained_calls(
         RuntimeError: if the outputs do not depend on the attention weights.
     """
     outputs = targets.shape[1]
+    prepared = Preparation(Switch(), StepOutputs(outputs))
     with runner.open(
         inputs,
         additional_forward_args,
         output_tensor,
         graph=True,
         several_backward_passes=True,
-        context=partial(_prepared_for_outputs, outputs),
+        intervention=Together(
+            prepared.steps, IsolatePositions(prepared.switch, outputs)
+        ),
     ) as opened:
         output = opened.score
         targets = targets.to(output.device)
@@ -102,7 +96,7 @@ def explained_calls(
                 scores,
                 kept,
                 calls,
-                opened.entered,
+                prepared,
                 output.numel(),
                 outputs_per_pass,
             )

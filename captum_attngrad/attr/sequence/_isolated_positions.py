@@ -6,7 +6,7 @@ stays at position t. When self-attention passes no gradient from a position to a
 one backward pass of the sum of all outputs gives each position the gradient of its own
 output.
 
-:class:`OwnPositions` prepares the self-attention that it sees for both kinds of
+:class:`IsolatePositions` prepares the self-attention that it sees for both kinds of
 backward pass, without a change to the forward pass. It takes fused calls with a causal
 mask and attention that is written out as matrix products. What it does not see stays as
 it is; whoever uses it must check that the positions were kept apart.
@@ -17,15 +17,16 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from captum_attngrad.capture._interventions import Intervention, Operation
 from captum_attngrad.capture._masks import PairMask, forbidden_scores
-from captum_attngrad.capture._multihead import open_multi_head_attention_forward
+from captum_attngrad.capture._sites import FusedSite, fused_site
 from captum_attngrad.capture.calls import widened
 
 _PRODUCTS = frozenset("matmul __matmul__ bmm".split())
@@ -36,85 +37,60 @@ class Switch:
     """Which kind of backward pass is running."""
 
     def __init__(self) -> None:
-        self.own_only = False
+        self.isolating = False
 
     @contextlib.contextmanager
-    def own_positions_only(self) -> Iterator[None]:
-        self.own_only = True
+    def isolated(self) -> Iterator[None]:
+        self.isolating = True
         try:
             yield
         finally:
-            self.own_only = False
+            self.isolating = False
 
 
-class OwnPositions(TorchFunctionMode):
+class IsolatePositions(Intervention):
     """Prepares causal self-attention over ``length`` positions, see above."""
 
+    sees_operations = True
+
     def __init__(self, switch: Switch, length: int) -> None:
-        super().__init__()
         self._switch = switch
         self._length = length
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.multi_head_attention_forward:
-            with self:
-                return open_multi_head_attention_forward(*args, **kwargs)
-        if not torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        if func is F.scaled_dot_product_attention:
-            return self._fused(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        if name in _PRODUCTS and len(args) == 2 and not kwargs:
-            return self._product(func, *args)
-        if name == "baddbmm" and len(args) == 3 and not kwargs:
-            return self._product(lambda *pair: func(args[0], *pair), *args[1:])
-        return func(*args, **kwargs)
+    def prepared(self, site: FusedSite) -> FusedSite:
+        query, key = site.query, site.key
+        isolated = (
+            torch.is_grad_enabled()
+            and site.kernel is None
+            and query.shape[-2] == key.shape[-2] == self._length
+            and site.dropout == 0
+            and (site.causal or _is_causal(site.mask))
+        )
+        return _IsolatedSite(**vars(site), switch=self._switch) if isolated else site
 
-    def _fused(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        if enable_gqa and key.shape[-3] != query.shape[-3]:
-            groups = query.shape[-3] // key.shape[-3]
-            key = key.repeat_interleave(groups, dim=-3)
-            value = value.repeat_interleave(groups, dim=-3)
-        apart = (
-            query.shape[-2] == key.shape[-2] == self._length
-            and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
-            and dropout_p == 0
-            and (is_causal or _is_causal(attn_mask))
+    def operation(self, operation: Operation) -> Any:
+        func, args = operation.func, operation.args
+        if not torch.is_grad_enabled():
+            return operation.run()
+        if func is F.scaled_dot_product_attention:  # outside the recorded layers
+            site = fused_site(-1, *args, **operation.kwargs)
+            isolated = site if site is None else self.prepared(site)
+            if isolated is site or isolated is None:
+                return operation.run()
+            return isolated.attend(isolated.value)
+        name = operation.name
+        products = (name in _PRODUCTS and len(args) == 2) or (
+            name == "baddbmm" and len(args) == 3
         )
-        output = F.scaled_dot_product_attention(
-            query,
-            _Shut.apply(key, self._switch) if apart else key,  # type: ignore[no-untyped-call]
-            _Shut.apply(value, self._switch) if apart else value,  # type: ignore[no-untyped-call]
-            attn_mask=attn_mask,
-            dropout_p=dropout_p,
-            is_causal=is_causal,
-            scale=scale,
-        )
-        if not apart:
-            return output
-        scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        mask = None if attn_mask is None else attn_mask.detach()
-        result: Tensor = _OwnAttention.apply(  # type: ignore[no-untyped-call]
-            output, query.detach(), key, value, mask, is_causal, scale, self._switch
-        )
-        return result
+        if not products or operation.kwargs:
+            return operation.run()
+
+        def product(left: Tensor, right: Tensor) -> Tensor:
+            changed = operation._replace(args=(*args[:-2], left, right))
+            result: Tensor = changed.run()
+            return result
+
+        return self._product(product, *args[-2:])
 
     def _product(self, product: Callable[..., Tensor], left: Any, right: Any) -> Tensor:
         """Scores ``q k^T``, or causal weights times values; other products as they
@@ -128,14 +104,35 @@ class OwnPositions(TorchFunctionMode):
             return product(left, right)
         rows: type[torch.autograd.Function]
         if left.shape[-2:] == square and not left.detach().triu(1).any():
-            rows = _OwnValues
+            rows = _DiagonalValues
         elif (left.shape[-2], right.shape[-1]) == square:
-            rows = _OwnScores
+            rows = _DiagonalScores
         else:
             return product(left, right)
-        shut = _Shut.apply(right, self._switch)  # type: ignore[no-untyped-call]
+        gated = _Gate.apply(right, self._switch)  # type: ignore[no-untyped-call]
         result: Tensor = rows.apply(  # type: ignore[no-untyped-call]
-            product(left, shut), left.detach(), right, self._switch
+            product(left, gated), left.detach(), right, self._switch
+        )
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _IsolatedSite(FusedSite):
+    """A site whose positions can be kept apart in a backward pass."""
+
+    switch: Switch
+
+    def attend(self, value: Tensor) -> Tensor:
+        key, query, switch = self.key, self.query, self.switch
+        gated_key, gated_value = (
+            _Gate.apply(t, switch)  # type: ignore[no-untyped-call]
+            for t in (key, value)
+        )
+        output = self._attend(gated_key, gated_value)
+        scale = 1 / math.sqrt(query.shape[-1]) if self.scale is None else self.scale
+        mask = None if self.mask is None else self.mask.detach()
+        result: Tensor = _DiagonalAttention.apply(  # type: ignore[no-untyped-call]
+            output, query.detach(), key, value, mask, self.causal, scale, switch
         )
         return result
 
@@ -152,7 +149,7 @@ def _is_causal(mask: Tensor | None) -> bool:
 # in the layers below, like one whose gradient is 0.
 
 
-class _Shut(torch.autograd.Function):
+class _Gate(torch.autograd.Function):
     """The same tensor; no gradient in passes that keep positions apart."""
 
     @staticmethod
@@ -163,10 +160,10 @@ class _Shut(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        return (None if ctx.switch.own_only else gradients[0]), None
+        return (None if ctx.switch.isolating else gradients[0]), None
 
 
-class _OwnAttention(torch.autograd.Function):
+class _DiagonalAttention(torch.autograd.Function):
     """The same output; in passes that keep positions apart, keys and values get the
     gradient that comes from the query at their own position."""
 
@@ -190,19 +187,19 @@ class _OwnAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if gradient is None or not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.isolating:
             return gradient, None, None, None, None, None, None, None
         output, query, key, value, mask = ctx.saved_tensors
         # O_t = sum_k A_tk v_k:  dv_t = A_tt dO_t,
         # dk_t = A_tt (dO_t . (v_t - O_t)) scale q_t
-        own = _own_weights(query, key, mask, ctx.causal, ctx.scale).to(value.dtype)
+        own = _diagonal_weights(query, key, mask, ctx.causal, ctx.scale).to(value.dtype)
         value_gradient = own * gradient
         effect = (value_gradient * (value - output)).sum(dim=-1, keepdim=True)
         key_gradient = effect.to(query.dtype) * query * ctx.scale
         return gradient, None, key_gradient, value_gradient, None, None, None, None
 
 
-def _own_weights(
+def _diagonal_weights(
     query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float
 ) -> Tensor:
     """``A_tt``, ``(..., positions, 1)``, in blocks of queries."""
@@ -226,7 +223,7 @@ def _own_weights(
     return torch.cat(parts, dim=-1).nan_to_num(0).unsqueeze(-1)
 
 
-class _OwnScores(torch.autograd.Function):
+class _DiagonalScores(torch.autograd.Function):
     """``q k^T``: keys get the gradient from the query at their own position."""
 
     @staticmethod
@@ -241,14 +238,14 @@ class _OwnScores(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if gradient is None or not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.isolating:
             return gradient, None, None, None
         (query,) = ctx.saved_tensors
         own = gradient.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
         return gradient, None, (own * query).transpose(-2, -1), None
 
 
-class _OwnValues(torch.autograd.Function):
+class _DiagonalValues(torch.autograd.Function):
     """``A v``: values get the gradient from the query at their own position."""
 
     @staticmethod
@@ -263,7 +260,7 @@ class _OwnValues(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         gradient = gradients[0]
-        if gradient is None or not ctx.switch.own_only:
+        if gradient is None or not ctx.switch.isolating:
             return gradient, None, None, None
         (weights,) = ctx.saved_tensors
         own = weights.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from captum_attngrad.capture._threads import hooked
+from captum_attngrad.capture._surroundings.threads import hooked
 
 
 class Cost(NamedTuple):

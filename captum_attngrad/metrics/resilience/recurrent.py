@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from captum_attngrad.capture._threads import hooked
+from captum_attngrad.capture._surroundings.threads import hooked
 from captum_attngrad.metrics._parameters import NotApplicableError
 
 #: Runs a model on some input and returns its output.

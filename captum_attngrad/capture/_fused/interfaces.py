@@ -1,4 +1,4 @@
-"""What comes between a model and its attention kernel.
+"""See the kernels that models call through an interface.
 
 Hugging Face models call their attention through a registry of functions. While
 attention is recorded, each of them is wrapped. A function that is made of operations
@@ -21,9 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._compiler import uncompiled_code
-from captum_attngrad.capture._kernels import Kernel, Positions
+from captum_attngrad._torch import indexing_by_tensors
+from captum_attngrad._transformers import attention_registry
+from captum_attngrad.capture._fused.kernels import Kernel, Positions
 from captum_attngrad.capture._masks import forbidden_scores
+from captum_attngrad.capture._surroundings.compiler import uncompiled_code
 
 # What a thread that records does with a call: (name, function, args, kwargs).
 Hook = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -62,7 +64,7 @@ class Interfaces:
             self._users += 1
             if self._users > 1:
                 return
-            registry = _registry()
+            registry = attention_registry()
             if registry is None:
                 return
             for name, function in dict(registry).items():
@@ -76,18 +78,11 @@ class Interfaces:
             self._users -= 1
             if self._users or not self._originals:
                 return
-            registry = _registry()
+            registry = attention_registry()
             for name, (function, wrapper) in self._originals.items():
                 if registry.get(name) is wrapper:  # else registered anew meanwhile
                     registry.register(name, function)
             self._originals.clear()
-
-
-def _registry() -> Any:
-    """None where nobody imported transformers, or a version without registry."""
-    module = sys.modules.get("transformers.modeling_utils")
-    registry = getattr(module, "ALL_ATTENTION_FUNCTIONS", None)
-    return registry if hasattr(registry, "register") else None
 
 
 interfaces = Interfaces()
@@ -164,16 +159,14 @@ def flex_kernel(
         return _for_each(mask_mod, *torch.broadcast_tensors(*positions)).bool()
 
     def modify(scores: Tensor, positions: Positions) -> Tensor:
-        places = (p.expand(scores.shape) for p in positions)
-        return _for_each(score_mod, scores, *places)
+        indices = (p.expand(scores.shape) for p in positions)
+        return _for_each(score_mod, scores, *indices)
 
     return Kernel("flex_attention", allowed, modify)
 
 
 def _for_each(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """A function of scalars, for every element."""
-    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
-
-    with TransformGetItemToIndex(), torch.no_grad():  # bias[head, query, key]
+    with indexing_by_tensors(), torch.no_grad():  # bias[head, query, key]
         result = torch.vmap(function)(*(t.reshape(-1) for t in tensors))
     return result.reshape(tensors[0].shape)

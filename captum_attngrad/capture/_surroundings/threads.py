@@ -1,4 +1,4 @@
-"""Whose forward pass it is.
+"""Tell whose forward pass is running.
 
 Hooks sit on modules, and modules are shared: every thread that runs the model calls
 them. They must act only where somebody explains: in the thread that does, and in the
@@ -17,12 +17,14 @@ from typing import Any
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
+from captum_attngrad._torch import REPLICATE
+
 # Held while hooks are put on or taken off, which torch does not make safe against other
 # threads that do so (two hooks may get one number). Never held while a model runs, so
 # that explanations do not wait for each other, and threads that only predict for none.
 registration = threading.RLock()
 
-_REPLICATE = "_replicate_for_data_parallel"
+_REPLICATE = REPLICATE.name
 _MADE_FOR = "_captum_attngrad_made_for"
 
 
@@ -127,7 +129,7 @@ def _start_marking(module: Module) -> bool:
             _replicate_for_data_parallel,  # of a copy that was made meanwhile
             getattr(type(module), _REPLICATE),  # of a pickle
         ):
-            return False  # somebody else's
+            return False  # of another library
         # A copy binds a method to itself, and a pickle has its name and no more.
         module.__dict__[_REPLICATE] = MethodType(_replicate_for_data_parallel, module)
     _marking[id(module)] = (module, 1 if known is None else known[1] + 1)

@@ -1,28 +1,29 @@
 """Attention calls of kernels other than ``scaled_dot_product_attention``.
 
-Such a kernel (flex attention, the flash attention package, a vendor's) is seen from
-outside: queries, keys, values, output. That is enough for the gradient, ``dO v^T``.
+Only the arguments and the output of such a kernel (flex attention, the flash attention
+package, a vendor's) are seen. That is enough for the gradient, ``dO v^T``.
 Weights are computed anew, from what the call says of its mask and its scores, and are
-compared with the output on some rows before anything is made of them.
+checked against the output on some rows before they are used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._layout import Layout
+from captum_attngrad.capture._layout.layout import Layout
 from captum_attngrad.capture._masks import BLOCK, PairMask
+from captum_attngrad.capture._sites import FusedSite
 from captum_attngrad.capture.calls import ALL_ROWS, FusedCall, Rows, widened
 
 # Example, head, query and key, each (batch or 1, heads or 1, rows or 1, keys or 1).
 Positions = tuple[Tensor, Tensor, Tensor, Tensor]
 
-# What is called agreement with the kernel's output, relative to its largest entry
+# The tolerance for agreement with the kernel's output, relative to its largest entry
 # (float32 kernels may multiply in TensorFloat-32). Other weights are off by far more.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3}
 _TOLERANCE_HALF = 5e-2
@@ -30,7 +31,7 @@ _TOLERANCE_HALF = 5e-2
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a call says of itself.
+    """What the arguments of a call say about it.
 
     Args:
         name (str): what error messages call it.
@@ -78,15 +79,15 @@ class RuleMask(PairMask):
 
 
 class KernelCall(FusedCall):
-    """A call of a kernel that is seen from outside.
+    """A call of a kernel of which only arguments and output are seen.
 
     Args:
-        query, key, value, output (Tensor): ``(batch, heads, length, channels)``; keys
-            and values may have fewer heads (grouped queries).
-        kernel (Kernel): mask and scores.
-        scale (float, optional): as for ``scaled_dot_product_attention``.
+        site (FusedSite): queries, keys and values ``(batch, heads, length, channels)``;
+            keys and values may have fewer heads (grouped queries).
+        output (Tensor): ``(batch, heads, queries, channels)``.
         sources: where autograd finds the gradients of the output and, if there is a
             second one, of the values.
+        kernel (Kernel): mask and scores.
         check (bool): compare the weights with the output, which must be ``A v``.
     """
 
@@ -97,23 +98,21 @@ class KernelCall(FusedCall):
         self,
         layer: str,
         scopes: tuple[int, ...],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        kernel: Kernel,
-        scale: float | None,
+        site: FusedSite,
         output: Tensor,
         sources: tuple[Any, ...],
+        kernel: Kernel,
         check: bool = True,
     ) -> None:
-        groups = query.shape[1] // key.shape[1]
+        groups = site.query.shape[1] // site.key.shape[1]
         if groups > 1:
-            key = key.detach().repeat_interleave(groups, dim=1)
-            value = value.detach().repeat_interleave(groups, dim=1)
+            key, value = (
+                t.detach().repeat_interleave(groups, dim=1)
+                for t in (site.key, site.value)
+            )
+            site = replace(site, key=key, value=value)
             sources = sources[:1]  # the values' gradient is that of a whole group
-        super().__init__(
-            layer, scopes, query, key, value, None, False, scale, output, sources
-        )
+        super().__init__(layer, scopes, site, output, sources)
         self.groups = groups
         self._kernel = kernel
         self._check = check
@@ -169,8 +168,8 @@ class KernelCall(FusedCall):
         total = torch.zeros_like(widened(self.value[..., :1]))
         for rows in self.pairs.blocks():
             weights = self.weights(rows)
-            part = channels[:, :, rows].to(weights.dtype)
-            total = total + weights.transpose(-2, -1) @ part
+            chunk = channels[:, :, rows].to(weights.dtype)
+            total = total + weights.transpose(-2, -1) @ chunk
         return total
 
     def _positions(self, rows: Rows) -> Positions:

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from captum_attngrad.capture._axes import axes_of
-from captum_attngrad.capture._layout import ExampleDimension, Layout, only_layout
-from captum_attngrad.capture._proof import NotProvedError, RefutedError
-from captum_attngrad.capture._proof_runs import ProofRuns, Run
+from captum_attngrad.capture._layout.axes import axes_of
+from captum_attngrad.capture._layout.layout import ExampleDimension, Layout, only_layout
+from captum_attngrad.capture._layout.weighing import Role, Tile
+from captum_attngrad.capture._proof.proof import NotProvedError, RefutedError
+from captum_attngrad.capture._proof.runs import ProofRuns, Run
 from captum_attngrad.capture._softmax_call import SoftmaxCall
-from captum_attngrad.capture._weighing import Role, Tile
 from captum_attngrad.capture.calls import AttentionCall, FusedCall
 from captum_attngrad.capture.keys import Keys
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one call."""
+    """What is known about one call."""
 
     layout: Layout
     keys: Keys
@@ -43,7 +43,7 @@ class Verdict:
         return layout, call.tiles[layout.examples].size // max(folded, 1)
 
     def fits(self, call: AttentionCall, batch: int) -> bool:
-        """Whether a call of another forward pass is laid out alike."""
+        """Whether a call of another forward pass has the same layout."""
         tiles = call.tiles
         if len(tiles) != self.tiles:
             return False
@@ -137,7 +137,7 @@ def _same_buffers(owner: Any) -> Iterator[None]:
 def _signature(call: AttentionCall, inputs: tuple[Any, ...]) -> Any:
     return (
         call.layer,
-        call.place,
+        call.site_index,
         tuple(tile.role for tile in call.tiles),
         tuple(
             (i.dim(), i.dtype, i.dim() > 1 and i.shape[1] == call.tiles[-1].size)
@@ -226,7 +226,7 @@ def _described(call: AttentionCall) -> str:
     names = {
         Role.BATCH: "batch-like",
         Role.BROADCAST: "batch-like",
-        Role.OWN: "queries",
+        Role.UNSHARED: "queries",
         Role.KEYS: "keys",
     }
     return " x ".join(f"{t.size} ({names.get(t.role, '?')})" for t in call.tiles)
@@ -240,11 +240,11 @@ def example_dimension(call: AttentionCall) -> ExampleDimension:
     """Where the model's own tensors at a call hold the examples.
 
     Raises:
-        NotImplementedError: in the middle of a dimension.
+        NotImplementedError: the examples are in the middle of a dimension.
     """
     layout, tiles = call.layout, call.tiles
     if layout.examples is None:
-        raise ValueError("one example is in no dimension of its own")
+        raise ValueError("a single example has no dimension of its own")
     tile = tiles[layout.examples]
     if isinstance(call, FusedCall):
         lead = [dim for dim, n in enumerate(call.lead_shape) if n != 1]
@@ -264,5 +264,5 @@ def example_dimension(call: AttentionCall) -> ExampleDimension:
                 return ExampleDimension(dim, True)
     raise NotImplementedError(
         f"The attention weights of layer {call.layer!r} have the examples in the "
-        "middle of a dimension, so that they cannot be scaled one by one."
+        "middle of a dimension, so they cannot be scaled one by one."
     )

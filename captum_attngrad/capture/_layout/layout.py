@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from captum_attngrad.capture._weighing import Role, Tile
+from captum_attngrad.capture._layout.weighing import Role, Tile
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the tiles of attention weights are.
+    """What the tiles of attention weights hold.
 
     Args:
         lead (tuple of int): the tiles that hold examples and heads.
@@ -31,7 +31,7 @@ class Layout:
     keys: int
 
     def without_examples(self) -> Layout:
-        """The same for one example, whose dimension is then none of its own."""
+        """The layout of a single example, which has no dimension of its own."""
 
         def left(tiles: tuple[int, ...]) -> tuple[int, ...]:
             gone = self.examples
@@ -127,10 +127,10 @@ class ExampleDimension:
 
 
 def only_layout(tiles: Sequence[Tile], examples: int) -> Layout | None:
-    """The layout, where sizes leave no choice: one example, or a single place in which
-    so many examples can be."""
+    """The layout, where sizes leave no choice: there is one example, or only one
+    dimension can hold so many."""
     lead = [i for i, t in enumerate(tiles) if t.role in (Role.BATCH, Role.BROADCAST)]
-    own = [i for i, t in enumerate(tiles) if t.role is Role.OWN]
+    own = [i for i, t in enumerate(tiles) if t.role is Role.UNSHARED]
     if len(own) > 1:
         return None
     keys = next(i for i, t in enumerate(tiles) if t.role is Role.KEYS)

@@ -1,4 +1,4 @@
-"""Run a model on changed inputs, and tell what follows for each of its calls."""
+"""Run a model on changed inputs, and decide what this proves about its calls."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._interventions import Intervention
-from captum_attngrad.capture._layout import Layout
-from captum_attngrad.capture._probe import (
+from captum_attngrad.capture._interventions import Intervention, Together
+from captum_attngrad.capture._layout.layout import Layout
+from captum_attngrad.capture._proof.probe import (
     Change,
     Perturbation,
     Probe,
@@ -24,7 +24,7 @@ from captum_attngrad.capture._probe import (
     perturbed,
     whole_change,
 )
-from captum_attngrad.capture._proof import (
+from captum_attngrad.capture._proof.proof import (
     Evidence,
     NotProvedError,
     evidence,
@@ -33,7 +33,7 @@ from captum_attngrad.capture._proof import (
     proved_layout,
     same_keys,
 )
-from captum_attngrad.capture._writes import without_writes
+from captum_attngrad.capture._surroundings.writes import without_writes
 from captum_attngrad.capture.calls import AttentionCall
 from captum_attngrad.capture.keys import Keys, KeyStatus
 
@@ -59,7 +59,7 @@ class ProofRuns:
         self._run, self._inputs, self._others = run, inputs, others
         self._random = False
         self._batch = len(inputs[0])
-        self._places = {call.place for call in calls}
+        self._sites = {call.site_index for call in calls}
         # Noise on embeddings harms nothing: token ids among the others get it too.
         embedded = [*inputs, *(o for o in others if _are_ids(o, self._batch))]
         self._embedded = embedded
@@ -68,7 +68,7 @@ class ProofRuns:
         state = torch.get_rng_state()
         self._before = self._one(None, True)
         if not torch.equal(torch.get_rng_state(), state):
-            # The model draws random numbers: the same in every run, and in no other.
+            # The model draws random numbers: let every run draw the same.
             torch.set_rng_state(state)
             self._random = True
             self._before = self._one(None, True)
@@ -111,11 +111,11 @@ class ProofRuns:
     def _evidence(
         self, call: AttentionCall, before: AtCalls, after: Sequence[AtCalls]
     ) -> Evidence:
-        place = call.place
-        if place not in before or any(place not in seen for seen in after):
+        index = call.site_index
+        if index not in before or any(index not in seen for seen in after):
             raise NotProvedError("the model does not always make this call")
         try:
-            return evidence(call.tiles, before[place], [s[place] for s in after])
+            return evidence(call.tiles, before[index], [s[index] for s in after])
         except (RuntimeError, ValueError, IndexError) as error:
             raise NotProvedError(
                 f"the model makes another call when it runs again ({error})"
@@ -206,7 +206,8 @@ class ProofRuns:
         return self._whole[which]
 
     def _by_ids(self, call: AttentionCall) -> Evidence | None:
-        """The same from other token ids in place of noise; None: they do not fit."""
+        """The same evidence from other token ids instead of noise; None: the model
+        refuses them."""
         if self._exchanged is None:
             try:
                 self._exchanged = [self._one(c, True, ids=True) for c in self._changes]
@@ -234,13 +235,13 @@ class ProofRuns:
                 perturbed(each, positions, change)
                 for each, positions in zip(inputs, change.positions, strict=False)
             ]
-        probe = Probe(self._places, off, self._changes)
+        probe = Probe(self._sites, off, self._changes)
         perturbation = Perturbation(embedded, None if ids else change)
         same = (
             _same_random_numbers(inputs) if self._random else contextlib.nullcontext()
         )
-        with perturbation, same:
-            self._run((*inputs, *others), probe)
+        with same:
+            self._run((*inputs, *others), Together(probe, perturbation))
         self._used |= perturbation.used
         return probe.seen
 
@@ -262,7 +263,7 @@ def _copied(argument: Any) -> Any:
 
 @contextlib.contextmanager
 def _same_random_numbers(inputs: Sequence[Any]) -> Iterator[None]:
-    """Dropout and its kind do the same in every run, and leave no trace."""
+    """Dropout and its like do the same in every run, and leave no trace."""
     devices = {i.device for i in inputs if isinstance(i, Tensor) and i.is_cuda}
     with torch.random.fork_rng(devices=[device.index for device in devices]):
         torch.manual_seed(0)

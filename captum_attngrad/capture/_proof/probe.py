@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from captum_attngrad.capture._interventions import Attend, Intervention
-from captum_attngrad.capture._weighing import (
+from captum_attngrad.capture._interventions import Intervention, Operation
+from captum_attngrad.capture._layout.weighing import (
     Use,
     fingerprint,
     mixed,
     mixtures,
 )
+from captum_attngrad.capture._sites import FusedSite, SoftmaxSite
+from captum_attngrad.capture._softmax.operations import SOFTMAX
 
 RUNS = 3  # forward passes with changes
 
@@ -49,24 +51,38 @@ class Probe(Intervention):
     """Takes fingerprints at some calls.
 
     Args:
-        places (set of int): the attention calls.
-        off (bool): let these calls give 0 in place of what they attend to.
+        sites (set of int): the attention calls.
+        off (bool): whether these calls, and attention outside the recorded layers,
+            give 0 instead of what they attend to.
         changes (list of Change): of all runs.
     """
 
     follows = True
 
-    def __init__(self, places: set[int], off: bool, changes: list[Change]) -> None:
-        self._places, self._off, self._changes = places, off, changes
-        self.silent = off
+    def __init__(self, sites: set[int], off: bool, changes: list[Change]) -> None:
+        self._sites, self._off, self._changes = sites, off, changes
+        self.sees_operations = off
         self.seen: dict[int, Seen] = {}
 
-    def output(
-        self, place: int, query: Tensor, key: Tensor, value: Tensor, attend: Attend
-    ) -> Tensor | None:
-        if place not in self._places:
+    def operation(self, operation: Operation) -> Any:
+        """Outside the recorded layers attention is off too, as far as its shape tells
+        it from other softmaxes."""
+        result = operation.run()
+        if operation.recorded:
+            return result
+        if operation.func is F.scaled_dot_product_attention:
+            return torch.zeros_like(result)
+        if operation.name in SOFTMAX and isinstance(result, Tensor):
+            dims = result.dim()
+            square = dims == 3 and result.shape[-1] == result.shape[-2]
+            return torch.zeros_like(result) if dims > 3 or square else result
+        return result
+
+    def output(self, site: FusedSite) -> Tensor | None:
+        if site.index not in self._sites:
             return None
-        seen = self.seen.setdefault(place, Seen())
+        query, key, value = site.query, site.key, site.value
+        seen = self.seen.setdefault(site.index, Seen())
         rows = mixed(query).unsqueeze(-2)
         seen.rows = rows.expand(*rows.shape[:-2], RUNS + 1, -1).cpu()
         groups = query.shape[-3] // key.shape[-3] if key.dim() > 3 else 1
@@ -76,29 +92,27 @@ class Probe(Intervention):
         seen.half = is_half(value)
         seen.values.append((None, mixed(both).cpu()))
         if not self._off:
-            return attend(value)
+            return site.attend(value)
         shape = (*query.shape[:-1], value.shape[-1])
         return value.new_zeros(shape)
 
-    def replaced(
-        self, place: int, scores: Tensor, weights: Tensor, dim: int
-    ) -> Tensor | None:
-        if place not in self._places:
+    def replaced(self, site: SoftmaxSite) -> Tensor | None:
+        if site.index not in self._sites:
             return None
-        seen = self.seen.setdefault(place, Seen())
-        finite = scores.detach().movedim(dim, -1)
+        seen = self.seen.setdefault(site.index, Seen())
+        finite = site.scores.detach().movedim(site.dim, -1)
         finite = finite.to(torch.promote_types(finite.dtype, torch.float32))
         finite = finite.masked_fill(~(finite.abs() < 1e4), 0)
         every = mixtures(finite)
         kept = [_kept(c, len(every)).to(every.device) for c in self._changes]
-        parts = [finite @ (every * of_run[:, None]) for of_run in kept]
-        seen.rows = torch.stack([*parts, finite @ every], dim=-2).cpu()
-        return torch.zeros_like(weights) if self._off else weights
+        products = [finite @ (every * of_run[:, None]) for of_run in kept]
+        seen.rows = torch.stack([*products, finite @ every], dim=-2).cpu()
+        return torch.zeros_like(site.weights) if self._off else site.weights
 
-    def weighed(self, place: int, values: Tensor, use: Use) -> None:
-        if place in self._places:
+    def weighed(self, index: int, values: Tensor, use: Use) -> None:
+        if index in self._sites:
             found = fingerprint(values, use.weighing).cpu()
-            seen = self.seen.setdefault(place, Seen())
+            seen = self.seen.setdefault(index, Seen())
             seen.half = seen.half or is_half(values)
             seen.values.append((use, found))
 
@@ -205,7 +219,7 @@ def _examples(batch: int, run: int) -> Tensor:
     return chosen
 
 
-class Perturbation(TorchFunctionMode):
+class Perturbation(Intervention):
     """Adds noise to the embeddings of the changed tokens of integer inputs.
 
     Token ids stay what they are, so that padding, end tokens and position numbers do
@@ -216,20 +230,14 @@ class Perturbation(TorchFunctionMode):
     """
 
     def __init__(self, inputs: Sequence[Any], change: Change | None) -> None:
-        super().__init__()
+        self.sees_operations = change is not None
         self._inputs, self._change = inputs, change
         self.used: set[int] = set()
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self._change is not None and getattr(func, "__name__", "") == "embedding":
-            indices = [a for a in args if isinstance(a, Tensor) and is_integer(a)]
+    def operation(self, operation: Operation) -> Any:
+        result = operation.run()
+        if self._change is not None and operation.name == "embedding":
+            indices = [a for a in operation.args if is_integer(a)]
             mask = self._mask(indices[0]) if indices else None
             if mask is not None and isinstance(result, Tensor):
                 return noisy(result, mask.to(result.device).unsqueeze(-1), self._change)
@@ -314,10 +322,10 @@ def _block(shape: torch.Size, run: int) -> Tensor:
     for dim, size in enumerate(shape):
         if dim == 0 and len(shape) == 3:
             continue  # the channels of an image
-        part = max(1, size >> (run + 1))
+        extent = max(1, size >> (run + 1))
         start = (0, size // 2)[run]
         index = torch.arange(size)
-        line = (index >= start) & (index < start + part)
+        line = (index >= start) & (index < start + extent)
         mask = mask & line.view(-1, *[1] * (len(shape) - 1 - dim))
     return mask
 
@@ -342,5 +350,5 @@ def other_ids(ids: Tensor, positions: Tensor, change: Change) -> Tensor:
     if len(common) < 2:
         common = torch.stack([common[0], (common[0] - 1).abs()])
     mask = token_mask(ids, positions, change) & torch.isin(ids, common)
-    places = torch.searchsorted(common, ids.contiguous()).clamp_max(len(common) - 1)
-    return torch.where(mask, common[(places + 1) % len(common)], ids)
+    indices = torch.searchsorted(common, ids.contiguous()).clamp_max(len(common) - 1)
+    return torch.where(mask, common[(indices + 1) % len(common)], ids)

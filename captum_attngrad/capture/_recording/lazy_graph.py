@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._ops import HigherOrderOperator
+
+from captum_attngrad._torch import SET_GRAD_ENABLED, is_higher_order, saved_tensors_hook
 
 _AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
 # Not without autograd: what sets grad mode, and attributes, for speed. (A function of
 # a higher-order operator may hold attention.)
-_PLAIN = ("__get__", "_set_grad_enabled")
+_PLAIN = ("__get__", SET_GRAD_ENABLED.name)
 
 
 class LazyGraph:
@@ -19,7 +20,7 @@ class LazyGraph:
     and a graph of it would only cost time and memory.
 
     Each operation is run without autograd on its own, and grad mode stays what the
-    caller and the model make it. So there is nothing to switch on at the first
+    caller and the model make it. So nothing needs to be switched on at the first
     attention call, which may be inside a block of the model's (``no_grad``,
     ``enable_grad``) that restores grad mode at its end.
 
@@ -27,56 +28,46 @@ class LazyGraph:
         lazy (bool): whether to do so at all.
 
     Attributes:
-        autograd_used (bool): the model used autograd itself, and may have been given
-            something wrong, since part of its graph was left out.
+        no_grad (torch.no_grad): the context for operations that are left out.
+        autograd_used (bool): the model itself used autograd, whose result may be wrong,
+            since part of the graph was left out.
     """
 
     def __init__(self, lazy: bool) -> None:
         self._lazy = lazy
         self._waiting = lazy
-        self._no_grad = torch.no_grad()  # making one takes longer than entering it
-        self._saving = _saved_tensors_hook()
+        self.no_grad = torch.no_grad()  # making one takes longer than entering it
+        self._saving = saved_tensors_hook()
         self.autograd_used = False
 
     def start(self) -> None:
         """From here on there is a graph."""
-        if self._waiting and _saved_tensors_hook() is not self._saving:
+        if self._waiting and saved_tensors_hook() is not self._saving:
             # In a block of torch.utils.checkpoint, whose beginning has been left out
             # now, and would not be when it runs once more for the backward pass.
             self.autograd_used = True
         self._waiting = False
 
-    def run(
+    def leaves_out(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    ) -> bool:
+        """Whether an operation is to run in :attr:`no_grad`."""
         if not self._lazy:
-            return func(*args, **kwargs)
+            return False
         if func in _AUTOGRAD:
             self.autograd_used = True
         if not self._waiting or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+            return False
         name = getattr(func, "__name__", "")
         if _wants_autograd(name, args, kwargs):
             self.start()
-            return func(*args, **kwargs)
-        if name in _PLAIN or isinstance(func, HigherOrderOperator):
-            return func(*args, **kwargs)
-        with self._no_grad:
-            return func(*args, **kwargs)
-
-
-def _saved_tensors_hook() -> Any:
-    """What is done with tensors that autograd saves (torch.autograd.graph). Older
-    versions of torch cannot tell; there, a checkpoint makes a tensor that requires a
-    gradient."""
-    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    found: Any = hooks and hooks(True)
-    return found[0] if found else None
+            return False
+        return name not in _PLAIN and not is_higher_order(func)
 
 
 def _wants_autograd(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the model asks for a graph, where grad mode is on anyway: it may be going
     to use it."""
-    if name == "_set_grad_enabled":
+    if name == SET_GRAD_ENABLED.name:
         return bool(args[0])
     return name == "requires_grad_" or bool(kwargs.get("requires_grad"))

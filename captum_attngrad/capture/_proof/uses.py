@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._axes import Axis
-from captum_attngrad.capture._weighing import Role, Tile, Use
+from captum_attngrad.capture._layout.axes import Axis
+from captum_attngrad.capture._layout.weighing import Role, Tile, Use
 
 
 @dataclass
@@ -118,7 +118,7 @@ def settled(tiles: list[Tile], active: Sequence[Merged]) -> list[Tile]:
     over queries) are queries.
     """
     result = []
-    own = any(tile.role is Role.OWN for tile in tiles)
+    own = any(tile.role is Role.UNSHARED for tile in tiles)
     for tile in tiles:
         role = tile.role
         shared = any(tile.stride in use.shared for use in active)
@@ -126,10 +126,10 @@ def settled(tiles: list[Tile], active: Sequence[Merged]) -> list[Tile]:
             selecting = [use for use in active if tile.stride in use.selected]
             if selecting:
                 loop = not own and all(_same_values(u, tile, tiles) for u in selecting)
-                role = Role.OWN if loop else Role.BATCH
+                role = Role.UNSHARED if loop else Role.BATCH
             else:
                 found = {each.role_at(tile.stride) for u in active for each in u.uses}
-                for better in (Role.OWN, Role.BROADCAST):
+                for better in (Role.UNSHARED, Role.BROADCAST):
                     if better in found:
                         role = better
                         break

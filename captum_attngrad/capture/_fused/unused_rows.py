@@ -14,32 +14,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
+from captum_attngrad.capture._sites import FusedSite
+
 # Attention on fewer queries is too cheap to look for rows.
 _MIN_QUERIES = 256
 # The rows that are used are computed once more: only where they are few.
 _MOST_USED = 1 / 8
 
 
-def attend_skipping_unused(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None,
-    is_causal: bool,
-    scale: float | None,
-) -> Tensor:
-    """``scaled_dot_product_attention`` without dropout, and with a backward pass that
-    can run once, for one cotangent, and not be differentiated."""
+def attend_skipping_unused(site: FusedSite, value: Tensor) -> Tensor:
+    """The output of ``scaled_dot_product_attention`` without dropout, with a backward
+    pass that can run only once, for one cotangent, and cannot be differentiated."""
+    query, key, mask = site.query, site.key, site.mask
     long = query.shape[-2] >= _MIN_QUERIES and torch.is_grad_enabled()
-    fixed_mask = attn_mask is None or not attn_mask.requires_grad
+    fixed_mask = mask is None or not mask.requires_grad
     if long and fixed_mask and any(t.requires_grad for t in (query, key, value)):
         result: Tensor = _SkipUnused.apply(  # type: ignore[no-untyped-call]
-            query, key, value, attn_mask, is_causal, scale
+            query, key, value, mask, site.causal, site.scale
         )
         return result
-    return scaled_dot_product_attention(
-        query, key, value, attn_mask, is_causal=is_causal, scale=scale
-    )
+    return site.attend(value)
 
 
 class _SkipUnused(torch.autograd.Function):

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._layout import Layout
-from captum_attngrad.capture._probe import Change, Seen
-from captum_attngrad.capture._uses import Merged, merge, settled
-from captum_attngrad.capture._weighing import Role, Tile
+from captum_attngrad.capture._layout.layout import Layout
+from captum_attngrad.capture._layout.weighing import Role, Tile
+from captum_attngrad.capture._proof.probe import Change, Seen
+from captum_attngrad.capture._proof.uses import Merged, merge, settled
 from captum_attngrad.capture.keys import KeyStatus
 
 # Differences that are rounding, relative to the largest number of their entry.
@@ -26,7 +26,7 @@ class NotProvedError(Exception):
 
 
 class RefutedError(NotProvedError):
-    """It was proved that no layout fits."""
+    """No layout fits, which was proved."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def evidence(tiles: list[Tile], before: Seen, after: Sequence[Seen]) -> Evidence
         parts = [seen.values[i][1] for seen in after]
         changed = torch.stack([_differ(base, part, half) for part in parts])
         if fused or use is None:
-            lead = [t.size for t in rest if t.role is not Role.OWN]
+            lead = [t.size for t in rest if t.role is not Role.UNSHARED]
             changed = changed.reshape(len(after), *lead, 1, base.shape[-2])
             merged[None] = Merged(changed)
         else:
@@ -113,7 +113,7 @@ def proved_layout(found: Evidence, changes: Sequence[Change], batch: int) -> Lay
     rest = [i for i, tile in enumerate(tiles) if tile.role is not Role.KEYS]
     keys = next(i for i, tile in enumerate(tiles) if tile.role is Role.KEYS)
     lead = [i for i in rest if tiles[i].role in (Role.BATCH, Role.BROADCAST)]
-    own = [i for i in rest if tiles[i].role is Role.OWN]
+    own = [i for i in rest if tiles[i].role is Role.UNSHARED]
     examples, inner = None, False
     if batch > 1:
         examples, inner = _examples(found, changes, batch, rest, lead, own)
@@ -154,7 +154,7 @@ def _examples(
     shared = any(found.tiles[i].role is Role.BATCH for i in lead)
     # Examples are queries only of values that all of them have in common.
     for candidates in (lead,) if shared else (lead, own):
-        places = [
+        possible = [
             (i, inner)
             for i in candidates
             if found.tiles[i].size % batch == 0
@@ -165,7 +165,7 @@ def _examples(
         for whole in (True, False):
             fitting = fitting or [
                 (i, inner)
-                for i, inner in places
+                for i, inner in possible
                 if _fits(found, changes, batch, rest.index(i), inner, whole)
             ]
         if fitting and candidates is own and bool(found.values.any()):

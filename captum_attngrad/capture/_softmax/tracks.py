@@ -1,4 +1,4 @@
-"""A softmax, and what is known of the tensors that are made of it."""
+"""A softmax, and what is known about the tensors that are made from it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture import _operations as ops
-from captum_attngrad.capture._axes import Axes, Axis, axes_of, without_data
+from captum_attngrad.capture._layout.axes import Axes, Axis, axes_of, without_data
+from captum_attngrad.capture._layout.weighing import Role
+from captum_attngrad.capture._softmax import operations as ops
 from captum_attngrad.capture._softmax_call import SoftmaxCall
-from captum_attngrad.capture._weighing import Role
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Softmax:
     scores: Tensor | None
     from_linear: bool  # over the output features of a linear layer
     source: Any
-    place: int  # among the fused calls and softmaxes of the forward pass
+    site_index: int
     layer: str = ""
     dropped: bool = False  # an active dropout lies between the softmax and the values
     # Which entries weigh values; None until it is known to be attention.
@@ -40,7 +40,7 @@ _ONE_KEY = Axis(1, 1, 1)
 
 @dataclass(frozen=True)
 class Track:
-    """What is known of a tensor.
+    """What is known about a tensor.
 
     ``dim`` is where the softmax dimension has gone (None: it is split or merged), and
     ``axes`` where all dimensions have.
@@ -83,7 +83,7 @@ def moved(
         if key.stride <= axis.stride < end
     ]
     if not inside:
-        # One key is left, in no dimension that could be told from others.
+        # One key is left, and its dimension cannot be told from others.
         return None
     dims = {i for i, _ in inside}
     dim = dims.pop() if len(dims) == 1 else None
@@ -175,5 +175,5 @@ def with_entries_taken(track: Track, following: Track, first: dict[int, int]) ->
 
 
 def is_basic(index: Any) -> bool:
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is ... or isinstance(p, (int, slice)) for p in parts)
+    indices = index if isinstance(index, tuple) else (index,)
+    return all(p is None or p is ... or isinstance(p, (int, slice)) for p in indices)

@@ -1,4 +1,4 @@
-"""What an operation that weighs values says of the weights' dimensions.
+"""What an operation that weighs values says about the weights' dimensions.
 
 Of ``weights`` and ``values`` in one product, the dimension that is summed away holds
 the keys. Dimensions that both have are batch-like: examples, heads, windows, groups.
@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_attngrad.capture._axes import Axes, Axis
+from captum_attngrad.capture._layout.axes import Axes, Axis
 
 _MIXTURES = 8
 
 
 class Role(Enum):
-    """What a dimension of attention weights is."""
+    """What a dimension of attention weights holds."""
 
     BATCH = "batch"  # weights and values share it
     BROADCAST = "broadcast"  # a batch dimension of matmul that the values do not have
-    OWN = "own"  # only weights and output have it
+    UNSHARED = "unshared"  # only weights and output have it
     SELECTED = "selected"  # one entry was taken before values were weighed
     KEYS = "keys"
 
@@ -39,7 +39,7 @@ class Weighing(NamedTuple):
     values_keys: int
 
     def without(self, axes: Axes) -> Weighing:
-        """Leaves out what the weights have got by ``expand`` or another product."""
+        """The same without what the weights got from ``expand`` or other products."""
         own = {d for d, dim in enumerate(axes) if not dim or any(a.stride for a in dim)}
         roles = {dim: role for dim, role in self.roles.items() if dim in own}
         shared = {dim: at for dim, at in self.shared.items() if dim in own}
@@ -82,7 +82,7 @@ def of_matmul(weights: Tensor, values: Tensor, reverse: bool) -> Weighing:
     roles: dict[int, Role] = {}
     shared: dict[int, int] = {}
     if weights.dim() > 1:
-        roles[weights.dim() - (1 if reverse else 2)] = Role.OWN
+        roles[weights.dim() - (1 if reverse else 2)] = Role.UNSHARED
     for dim in range(weights.dim() - 2):
         other = dim - (weights.dim() - 2) + (values.dim() - 2)
         if other >= 0 and values.shape[other] == weights.shape[dim]:
@@ -102,7 +102,7 @@ class Einsum(NamedTuple):
     output: list[str | int]
 
     def weighing(self, which: int, keys: int) -> tuple[int, Weighing] | None:
-        """Which operand has the values that operand ``which`` weighs; None: it weighs
+        """Which operand has the values that operand ``which`` weighs; None if it weighs
         none."""
         own, weights = self.labels[which], self.operands[which]
         label = own[keys]
@@ -122,7 +122,9 @@ class Einsum(NamedTuple):
                 if at is not None and size == weights.shape[dim]:
                     roles[dim], shared[dim] = Role.BATCH, at
                 else:
-                    roles[dim] = Role.OWN if isinstance(name, str) else Role.BROADCAST
+                    roles[dim] = (
+                        Role.UNSHARED if isinstance(name, str) else Role.BROADCAST
+                    )
             return j, Weighing(roles, shared, other.index(label))
         return None
 
@@ -198,7 +200,7 @@ def of_product(weights: Tensor, values: Tensor, keys: int) -> Weighing:
         if other >= 0 and values.shape[other] == weights.shape[dim]:
             roles[dim], shared[dim] = Role.BATCH, other
         else:
-            roles[dim] = Role.OWN
+            roles[dim] = Role.UNSHARED
     return Weighing(roles, shared, keys + offset)
 
 
@@ -217,7 +219,7 @@ def tiles_of(
     roles: dict[Axis, Role],
     selected: dict[int, set[int]],
 ) -> list[Tile]:
-    """The weights' dimensions, cut where roles change. Sizes of 1 are left out.
+    """The weights' dimensions, cut where roles change, without those of size 1.
 
     Raises:
         ValueError: the dimensions were merged in a way that cannot be undone.
@@ -257,14 +259,14 @@ def tiles_of(
 
 
 def _settled(tiles: list[Tile], selected: dict[int, set[int]]) -> list[Tile]:
-    """A dimension of which every entry was taken by itself is batch-like; one of which
-    a single entry was taken holds the queries."""
+    """A dimension whose entries were taken one by one is batch-like; one of which a
+    single entry was taken holds the queries."""
     settled = []
     for tile in tiles:
         if tile.role is Role.SELECTED:
             once = len(selected.get(tile.stride, ())) < 2
-            alone = not any(other.role is Role.OWN for other in tiles)
-            role = Role.OWN if once and alone else Role.BATCH
+            alone = not any(other.role is Role.UNSHARED for other in tiles)
+            role = Role.UNSHARED if once and alone else Role.BATCH
             tile = Tile(tile.stride, tile.size, role)
         settled.append(tile)
     return settled

@@ -1,0 +1,1 @@
+"""Attention that never shows its weights: run and recorded."""

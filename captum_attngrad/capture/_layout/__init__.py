@@ -1,0 +1,1 @@
+"""Where examples, heads, queries and keys are in the tensors of a model."""

@@ -1,0 +1,1 @@
+"""Prove the layout of recorded calls, by forward passes on changed inputs."""

@@ -1,0 +1,1 @@
+"""See the operations of a model while it runs."""

@@ -1,0 +1,1 @@
+"""Attention that is written out with a softmax: recognized, run and recorded."""

@@ -1,0 +1,1 @@
+"""Leave everything outside a recording as it is: threads, compiled code, arguments."""
