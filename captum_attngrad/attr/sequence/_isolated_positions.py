@@ -86,8 +86,7 @@ class IsolatePositions(Intervention):
             return operation.run()
 
         def product(left: Tensor, right: Tensor) -> Tensor:
-            changed = operation._replace(args=(*args[:-2], left, right))
-            result: Tensor = changed.run()
+            result: Tensor = operation.with_args(*args[:-2], left, right).run()
             return result
 
         return self._product(product, *args[-2:])
