@@ -22,7 +22,7 @@ from captum.attr import (
 )
 from torch import Tensor
 
-from captum_attngrad.metrics import DEFAULT_BINS, kendall_tau_b, random_removals
+from captum_attngrad.metrics.functional import DEFAULT_BINS, kendall_tau_b, random_masks
 from captum_attngrad.text import TextBatch, TextModel
 
 METHODS = (
@@ -187,7 +187,7 @@ class Loops:
         return sign * sum(drops) / len(drops)
 
     def _infidelity(self, scores: list[float]) -> float:
-        removed = random_removals(torch.ones(1, len(scores), dtype=torch.bool))[0]
+        removed = random_masks(torch.ones(1, len(scores), dtype=torch.bool))[0]
         sums, drops = [], []
         for chosen in removed.tolist():
             gone = [i for i, is_gone in enumerate(chosen) if is_gone]

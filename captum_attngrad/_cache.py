@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from captum_attngrad._extras import require
 from captum_attngrad._files import check_writable, reason, write_file
 
 PathLike = str | os.PathLike[str]
@@ -18,19 +18,17 @@ CACHE_VARIABLE = "CAPTUM_ATTNGRAD_CACHE"
 def cache_dir() -> Path:
     """Return the cache folder; it is not created.
 
-    The environment variable ``CAPTUM_ATTNGRAD_CACHE`` wins; otherwise it is
-    ``captum_attngrad`` in the platform's cache folder.
+    It is the value of the environment variable ``CAPTUM_ATTNGRAD_CACHE``, or else
+    ``captum_attngrad`` in the platform's cache folder, which needs platformdirs.
     """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        parent = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        parent = "~/Library/Caches"
-    else:
-        parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(parent).expanduser() / "captum_attngrad"
+    platformdirs = require(
+        "platformdirs", "The cache folder of data and models", "datasets"
+    )
+    folder = platformdirs.user_cache_path("captum_attngrad", False, opinion=False)
+    return Path(folder).expanduser()
 
 
 def resolve_root(root: PathLike | None, name: str) -> Path:

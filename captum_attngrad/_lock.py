@@ -18,7 +18,7 @@ class FolderLock:
     Keeps other processes, and other users in this one, from taking the same lock.
 
     The operating system holds it for an open file, so that nothing has to be cleaned up
-    after a process that was killed. The file stays behind, empty of meaning.
+    after a process that was killed. The file stays behind; its content means nothing.
 
     Args:
         folder (Path): The folder, which has to exist.

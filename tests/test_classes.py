@@ -10,8 +10,8 @@ import torch
 
 from captum_attngrad._classes import check_labels, check_seed
 from captum_attngrad.evaluation import compare
-from captum_attngrad.metrics import (
-    ParameterRandomization,
+from captum_attngrad.metrics import ParameterRandomization
+from captum_attngrad.metrics.functional import (
     comprehensiveness,
     intra_class_cohesion,
     silhouette,

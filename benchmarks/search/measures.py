@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.search.subjects import Batch, Subject, Texts
-from captum_attngrad.metrics import (
-    Comprehensiveness,
-    Sufficiency,
-    removal_probabilities,
-    top_token_masks,
-)
+from captum_attngrad.metrics import Comprehensiveness, Sufficiency
+from captum_attngrad.metrics.functional import masked_answers, top_token_masks
 
 Array = npt.NDArray[np.float64]
 
@@ -59,7 +55,7 @@ class Judge:
         if wanted:
             rows = torch.tensor([row for row, _ in wanted.values()])
             variants = torch.stack([removed[row, j] for row, j in wanted.values()])
-            found = removal_probabilities(
+            found = masked_answers(
                 self.subject.probabilities,
                 batch.ids[rows],
                 variants.unsqueeze(1),
@@ -67,7 +63,7 @@ class Judge:
                 self.subject.replacement,
                 (batch.mask[rows],),
                 4096,
-            )
+            ).p
             known.update(zip(wanted, found.squeeze(1).tolist(), strict=True))
         return torch.tensor([[known[key] for key in of] for of in keys])
 
@@ -98,8 +94,8 @@ class Judge:
         lowest = top_token_masks(-score, batch.attributable, [INHIBITORS])
         parts = [
             torch.zeros_like(lowest),
-            comprehensive.removed(score, batch.attributable),
-            sufficient.removed(score, batch.attributable),
+            comprehensive.masks(score, batch.attributable),
+            sufficient.masks(score, batch.attributable),
             lowest,
         ]
         p = self.probabilities(number, torch.cat(parts, dim=1))

@@ -22,7 +22,7 @@ from benchmarks.search.passes import (
 from benchmarks.search.slopes import between
 from benchmarks.search.subjects import Batch, Subject
 from captum_attngrad import AttentionDeepLift
-from captum_attngrad.metrics import top_token_masks
+from captum_attngrad.metrics.functional import top_token_masks
 
 Run = Callable[[Subject, Batch], Tensor]
 FULL = [(1.0, 1.0)]

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks.search.passes import log_odds
 from benchmarks.search.subjects import Batch, Subject
-from captum_attngrad.metrics import top_token_masks
+from captum_attngrad.metrics.functional import top_token_masks
 
 _NEAR = 1e-3  # closer than this, the derivative halfway takes the slope's place
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.search.measures import MEASURES, Array
-from captum_attngrad.evaluation.bootstrap import resampled_means
+from captum_attngrad.evaluation.results.bootstrap import resampled_means
 
 README = Path(__file__).parent / "README.md"
 

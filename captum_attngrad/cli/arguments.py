@@ -1,4 +1,4 @@
-r"""Arguments that several commands share, and what they are turned into."""
+r"""Options that several commands share, and reading their values."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ MODEL_HELP = (
 )
 
 
-#: Torch's generators take no larger one.
+#: The largest seed that PyTorch's generators take.
 _MAX_SEED = 2**64 - 1
 
 
@@ -40,7 +40,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 def seed(text: str) -> int:
-    """A type of argument: seeds that every generator takes."""
+    """A type of argument: seeds that every random generator takes."""
     number = at_least(0)(text)
     if number > _MAX_SEED:
         raise argparse.ArgumentTypeError(
@@ -58,7 +58,7 @@ def user_path(argument: str, text: str) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder; False also where there cannot be one."""
+    """Whether there is such a folder; False also for a path that cannot exist."""
     try:
         return path.is_dir()
     except (OSError, ValueError):  # such as a name that is too long
@@ -96,7 +96,7 @@ def add_methods(parser: argparse.ArgumentParser, default: str | None) -> None:
         metavar="NAMES",
         default=default,
         help="names of methods, separated by commas, or all (default: "
-        f"{_listed(default) or 'all that differ from each other'}). There are: "
+        f"{_listed(default) or 'all but the variants of others'}). There are: "
         f"{', '.join(available_methods())}",
     )
 
@@ -111,6 +111,13 @@ def add_metrics(parser: argparse.ArgumentParser, default: str | None) -> None:
         help=f"names of metrics or of properties ({', '.join(properties)}), separated "
         f"by commas (default: {_listed(default) or 'all properties'}). There are: "
         f"{', '.join(available_metrics())}",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds ``--seed``."""
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help=f"{what} (default: 0)"
     )
 
 

@@ -13,16 +13,16 @@ def class_index(value: Any, class_names: Sequence[str]) -> int:
     The number of a class.
 
     Args:
-        value (Any): Its name, whatever the case, or its number. A class with that very
-            name comes first, since names can be numbers: of stars, say.
+        value (Any): Its name, in upper or lower case, or its number. A name wins over
+            a number, since names can be numbers, such as stars.
         class_names (Sequence of str): The names.
 
     Returns:
         *int*
 
     Raises:
-        ValueError: If there is no such class, or several have the name; the message
-            says what is expected.
+        ValueError: If there is no such class, or several classes have the name; the
+            message says what is expected.
     """
     text = str(value).strip()
     same = [i for i, name in enumerate(class_names) if name == text]
@@ -40,6 +40,6 @@ def class_index(value: Any, class_names: Sequence[str]) -> int:
     if number and not isinstance(value, bool) and int(number[1]) < len(class_names):
         return int(number[1])
     raise ValueError(
-        f"{value!r:.60} is no class; expected one of: {', '.join(class_names)}, or 0 "
-        f"to {len(class_names) - 1}"
+        f"{value!r:.60} is not a class; expected one of: {', '.join(class_names)}, or "
+        f"0 to {len(class_names) - 1}"
     )

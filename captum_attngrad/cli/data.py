@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from captum_attngrad.cli.arguments import user_path
 from captum_attngrad.cli.classes import class_index
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.cli.files import rows_of
+from captum_attngrad.cli.files import read_text, rows_of
 from captum_attngrad.cli.models import MIN_ABS_RATING
 from captum_attngrad.datasets import MovieReviewSnippets
 from captum_attngrad.text._texts import lone_surrogate
@@ -41,7 +41,7 @@ def load_texts(
     seed: int,
 ) -> Texts:
     r"""
-    Reads texts, and draws ``limit`` of them at random.
+    Reads texts and draws ``limit`` of them at random.
 
     Args:
         data (str): "movie-reviews", or the path of a .csv or .jsonl file.
@@ -63,9 +63,13 @@ def load_texts(
         found = _reviews()
         limit = DEFAULT_REVIEWS if limit is None else limit
     else:
-        found = _from_file(
-            user_path("--data", data), text_column, label_column, class_names
-        )
+        path = user_path("--data", data)
+        if path.suffix.lower() not in (".csv", ".jsonl"):
+            raise UsageError(
+                f"argument --data: {data!r} is neither movie-reviews nor a .csv or "
+                ".jsonl file"
+            )
+        found = _from_file(path, text_column, label_column, class_names)
     n = len(found.texts)
     if limit is None or limit == n:
         return found
@@ -102,9 +106,8 @@ def _from_file(
     texts: list[str] = []
     labels: list[int] = []
     try:
-        for number, row in rows_of(path):
-            column = _column(path, number, row, "--text-column", text_column)
-            texts.append(_text(number, row[column]))
+        for number, row in rows_of(path, "--data"):
+            texts.append(_text_in(path, number, row, text_column))
             if label_column is not None or "label" in row:
                 column = _column(
                     path, number, row, "--label-column", label_column or "label"
@@ -123,6 +126,47 @@ def _from_file(
             f"{len(texts)} texts; expected all or none"
         )
     return Texts(texts, labels or None, f"{path.name}")
+
+
+def texts_in(path: Path, text_column: str) -> list[str]:
+    r"""
+    The texts of a file: a column of a .csv or .jsonl file, or each line of a .txt file.
+
+    Args:
+        path (Path): The file.
+        text_column (str): Column, or key, of the text.
+
+    Returns:
+        *list of str*: Empty lines are left out.
+
+    Raises:
+        UsageError: If the file cannot be read as such, or holds no texts.
+    """
+    ending = path.suffix.lower()
+    if ending not in ("", ".txt", ".csv", ".jsonl"):
+        raise UsageError(
+            f"argument --file: {str(path)!r} is not a .txt, .csv or .jsonl file"
+        )
+    try:
+        if ending in (".csv", ".jsonl"):
+            rows = rows_of(path, "--file")
+            found = [_text_in(path, n, row, text_column) for n, row in rows]
+        else:
+            found = lines_of(read_text(path, "--file"))
+    except ValueError as error:
+        raise UsageError(f"argument --file: {str(path)!r}: {error}") from error
+    if not found:
+        raise UsageError(f"argument --file: {str(path)!r} holds no texts")
+    return found
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines that are not empty."""
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _text_in(path: Path, number: int, row: dict[str, Any], column: str) -> str:
+    return _text(number, row[_column(path, number, row, "--text-column", column)])
 
 
 def _column(

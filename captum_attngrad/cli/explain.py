@@ -1,10 +1,9 @@
-r"""``captum-attngrad explain``: the words of one text, for and against the answer."""
+r"""``captum-attngrad explain``: the words of texts, for and against the answer."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,38 +13,45 @@ from captum_attngrad.cli.arguments import (
     add_command,
     add_methods,
     add_progress,
+    add_seed,
     chosen_methods,
-    seed,
+    user_path,
 )
 from captum_attngrad.cli.classes import class_index
+from captum_attngrad.cli.data import lines_of, texts_in
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.cli.models import check_known, check_runs, load_model
-from captum_attngrad.cli.output import check_page, send_page
-from captum_attngrad.evaluation.evaluate import explain, reason
+from captum_attngrad.cli.explanations import (
+    WRITERS,
+    Explanation,
+    terminal_lines,
+    words_of,
+)
+from captum_attngrad.cli.models import LoadedModel, check_known, check_runs, load_model
+from captum_attngrad.cli.output import FORMATS, check_file, send
+from captum_attngrad.evaluation.explaining import explain, reason
+from captum_attngrad.evaluation.registry import Method
 from captum_attngrad.text import TextModel
 from captum_attngrad.text._texts import lone_surrogate
-from captum_attngrad.visualization import text_html, text_records
-from captum_attngrad.visualization.page import page_of
-from captum_attngrad.visualization.text import require_ipython
 
 _DESCRIPTION = """\
-Shows which words of a text speak for the predicted class (+, green) and which against
-it (-, red); more signs for stronger words. Each method has a row.
+Shows which words of a text support the predicted class (+, green) and which argue
+against it (-, red); more signs for stronger words. Each method has a row.
 """
 _EPILOG = """\
 examples:
   captum-attngrad explain "A warm, funny film, if a bit slow." --model lstm
-  captum-attngrad explain "It drags on." --model minilm \\
+  captum-attngrad explain "It drags on." "It flies by." --model minilm \\
       --methods attention_gradient,leave_one_out --output explained.html
+  captum-attngrad explain --file reviews.csv --text-column review --model lstm \\
+      --output scores.json
+  cat reviews.txt | captum-attngrad explain - --model lstm --output - --format csv
   captum-attngrad explain "It drags on." --model ./my-bert --target negative
 
-Colours are left out where the output is no terminal or NO_COLOR is set.
+Colors are left out where the output is not a terminal or NO_COLOR is set.
 """
 _DEFAULT_METHODS = (
     "attention_gradient,attention_x_gradient,integrated_gradients,leave_one_out"
 )
-_GREEN, _RED, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[0m"
-_BOLD = "\x1b[1m"
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -53,11 +59,28 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = add_command(
         commands,
         "explain",
-        "show which words speak for and against the answer",
+        "show which words support the answer and which argue against it",
         _DESCRIPTION,
         _EPILOG,
     )
-    parser.add_argument("text", metavar="TEXT", help="the text to explain")
+    parser.add_argument(
+        "texts",
+        nargs="*",
+        metavar="TEXT",
+        help="a text to explain; - reads texts from standard input, one a line",
+    )
+    parser.add_argument(
+        "--file",
+        metavar="FILE",
+        help="explain the texts of a file: a column of a .csv or .jsonl file, or each "
+        "line of a .txt file",
+    )
+    parser.add_argument(
+        "--text-column",
+        default="text",
+        metavar="NAME",
+        help="column of the texts in a .csv or .jsonl file (default: text)",
+    )
     parser.add_argument("--model", required=True, metavar="MODEL", help=MODEL_HELP)
     add_methods(parser, _DEFAULT_METHODS)
     parser.add_argument(
@@ -65,48 +88,61 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="CLASS",
         help="name or number of the explained class (default: the predicted one)",
     )
+    add_seed(parser, "seed of the methods that draw at random")
     parser.add_argument(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="seed of the methods that draw at random (default: 0)",
+        "--word-pieces",
+        action="store_true",
+        help="show the tokenizer's word pieces; by default they are merged into words",
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write a page (.html) as well; an existing file is replaced. With - the "
-        "page goes to standard output, and the words to standard error",
+        help="write a page (.html) or the scores (.json, .csv) as well; an existing "
+        "file is replaced. With - they go to standard output, and the words to "
+        "standard error",
+    )
+    parser.add_argument(
+        "--format",
+        choices=WRITERS,
+        help="format of the output (default: by its ending; html for -)",
     )
     add_progress(parser)
     parser.set_defaults(run=run)
 
 
-def _target(text: str | None, class_names: Sequence[str], predicted: int) -> int:
+def _texts(arguments: argparse.Namespace) -> list[str]:
+    found: list[str] = []
+    for text in arguments.texts:
+        if text == "-":
+            found += lines_of(sys.stdin.read())
+        elif not text.strip():
+            raise UsageError("argument TEXT: it is empty")
+        else:
+            found.append(text)
+    if arguments.file is not None:
+        path = user_path("--file", arguments.file)
+        found += texts_in(path, arguments.text_column)
+    if not found:
+        raise UsageError(
+            "there is no text to explain; give TEXT, - with lines on standard input, "
+            "or --file"
+        )
+    for text in found:
+        if lone_surrogate(text) is not None:
+            raise UsageError(
+                f"argument TEXT: {text!r:.60} holds what is not a character; expected "
+                "UTF-8"
+            )
+    return found
+
+
+def _target(text: str | None, class_names: Sequence[str]) -> int | None:
     if text is None:
-        return predicted
+        return None
     try:
         return class_index(text, class_names)
     except ValueError as error:
         raise UsageError(f"argument --target: {error}") from error
-
-
-def marked_tokens(tokens: Sequence[str], scores: Sequence[float], colour: bool) -> str:
-    """Tokens with one to three signs for the strength of their scores."""
-    largest = max((abs(score) for score in scores), default=0.0)
-    shown = []
-    for token, score in zip(tokens, scores, strict=True):
-        share = abs(score) / largest if largest > 0 else 0.0
-        n_signs = sum(share >= edge for edge in (0.1, 1 / 3, 2 / 3))
-        if n_signs == 0:
-            shown.append(token)
-            continue
-        marked = ("+" if score > 0 else "-") * n_signs + token
-        if colour:
-            bold = _BOLD if n_signs == 3 else ""
-            marked = f"{_GREEN if score > 0 else _RED}{bold}{marked}{_OFF}"
-        shown.append(marked)
-    return " ".join(shown)
 
 
 def _prediction(text_model: TextModel, p: torch.Tensor) -> str:
@@ -116,72 +152,81 @@ def _prediction(text_model: TextModel, p: torch.Tensor) -> str:
     else:
         chosen = (p >= 0.5).nonzero().flatten().tolist()
     shown = [f"{text_model.class_names[i]} ({float(p[i]):.2f})" for i in chosen]
-    return f"Predicted {', '.join(shown) or 'none of the labels'}."
+    return ", ".join(shown) or "none of the labels"
+
+
+def _explained(
+    loaded: LoadedModel,
+    methods: Sequence[Method],
+    texts: list[str],
+    arguments: argparse.Namespace,
+) -> list[Explanation]:
+    """The texts in their order, explained batch by batch."""
+    text_model = loaded.text_model
+    target = _target(arguments.target, text_model.class_names)
+    check_runs(arguments.model, text_model, texts[0])
+    check_known("TEXT", loaded, texts)
+    found: dict[int, Explanation] = {}
+    for places, batch in text_model.batches(texts, [arguments.seed] * len(texts)):
+        with torch.no_grad():
+            p = text_model.probabilities(batch.input_ids, *batch.forward_args)
+        targets = p.argmax(dim=1)
+        if target is not None:
+            targets = torch.full_like(targets, target)
+        scores, failures = {}, {}
+        for method in methods:
+            try:
+                scores[method.name] = explain(text_model, method, batch, targets)
+            except Exception as error:  # reported, and the other methods go on
+                failures[method.name] = reason(error)
+        for row, place in enumerate(places):
+            explained = int(targets[row])
+            words, of_words = words_of(
+                batch.tokens[row],
+                {name: of_batch[row] for name, of_batch in scores.items()},
+                arguments.word_pieces,
+            )
+            found[place] = Explanation(
+                text=texts[place],
+                predicted=_prediction(text_model, p[row]),
+                explained=text_model.class_names[explained],
+                probability=float(p[row, explained]),
+                words=words,
+                scores=of_words,
+                failures=failures,
+            )
+    return [found[place] for place in range(len(texts))]
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the ``explain`` command."""
-    if not arguments.text.strip():
-        raise UsageError("argument TEXT: it is empty")
-    if lone_surrogate(arguments.text) is not None:
-        raise UsageError(
-            f"argument TEXT: {arguments.text!r:.60} holds what is not a character; "
-            "expected UTF-8"
-        )
-    path = None
+    path, to_stdout = None, False
     if arguments.output is not None:
-        require_ipython()
-        path = check_page(arguments.output)
-    to_stdout = arguments.output is not None and path is None
+        path = check_file(arguments.output, arguments.format)
+        to_stdout = path is None
+    elif arguments.format is not None:
+        raise UsageError("argument --format: it needs --output")
+    texts = _texts(arguments)
     methods = chosen_methods(arguments.methods)
     loaded = load_model(arguments.model, not arguments.no_progress)
-    text_model = loaded.text_model
+    try:
+        with loaded.text_model.evaluation_mode():
+            found = _explained(loaded, methods, texts, arguments)
+    except ValueError as error:
+        raise UsageError(f"argument TEXT: {error}") from error
+    if not any(one.scores for one in found):
+        reasons = (f"{name}: {why}" for name, why in found[0].failures.items())
+        raise RuntimeError(f"every method failed ({'; '.join(reasons)})")
     shown = sys.stderr if to_stdout else sys.stdout
-    colour = shown and shown.isatty() and not os.environ.get("NO_COLOR")
-    rows: dict[str, torch.Tensor] = {}
-    failures = {}
-    with text_model.evaluation_mode():
-        try:
-            batch = text_model.batch([arguments.text], [arguments.seed])
-        except ValueError as error:
-            raise UsageError(f"argument TEXT: {error}") from error
-        check_known("TEXT", loaded, [arguments.text])
-        check_runs(arguments.model, text_model, arguments.text)
-        with torch.no_grad():
-            p = text_model.probabilities(batch.input_ids, *batch.forward_args)[0]
-        names = text_model.class_names
-        predicted = int(p.argmax())
-        target = _target(arguments.target, names, predicted)
-        for method in methods:
-            index = torch.tensor([target], device=p.device)
-            try:
-                rows[method.name] = (
-                    explain(text_model, method, batch, index)
-                    .scores[0, : len(batch.tokens[0])]
-                    .cpu()
-                )
-            except Exception as error:  # reported, and the other methods go on
-                failures[method.name] = reason(error)
-    say = partial(print, file=shown)
-    say(_prediction(text_model, p))
-    say(f"Explained: {names[target]} ({float(p[target]):.2f}). + for it, - against it.")
+    color = bool(shown and shown.isatty() and not os.environ.get("NO_COLOR"))
     width = max(len(method.name) for method in methods)
-    for name, scores in rows.items():
-        marked = marked_tokens(batch.tokens[0], scores.tolist(), bool(colour))
-        say(f"{name.ljust(width)}  {marked}")
-    for name, why in failures.items():
-        say(f"{name.ljust(width)}  failed: {why}")
-    if not rows:
-        raise RuntimeError("every method failed")
+    for number, one in enumerate(found, start=1):
+        if len(found) > 1:
+            print(f"{'' if number == 1 else chr(10)}{number}. {one.text}", file=shown)
+        for line in terminal_lines(one, width, color):
+            print(line, file=shown)
     if arguments.output is not None:
-        records = text_records(
-            [batch.tokens[0]] * len(rows),
-            list(rows.values()),
-            pred_prob=float(p[predicted]),
-            pred_class=names[predicted],
-            true_class="not given",
-            attr_class=[f"{names[target]} by {name}" for name in rows],
-        )
-        send_page(page_of(text_html(records), "Explained text"), path)
+        kind = arguments.format or (FORMATS[path.suffix.lower()] if path else "html")
+        send(WRITERS[kind](found), path)
         if path is not None:
-            say(f"\nPage: {path}")
+            print(f"\nWritten: {path}", file=shown)

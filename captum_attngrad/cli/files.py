@@ -11,15 +11,16 @@ from captum_attngrad.cli.errors import UsageError
 
 Row = tuple[int, dict[str, Any]]
 
-_LARGEST_FIELD = 2**31 - 1
+_MAX_FIELD = 2**31 - 1
 
 
-def rows_of(path: Path) -> Iterator[Row]:
+def rows_of(path: Path, argument: str) -> Iterator[Row]:
     r"""
     The rows of a .csv or .jsonl file.
 
     Args:
         path (Path): The file, in UTF-8.
+        argument (str): The argument that names it, for messages.
 
     Yields:
         *tuple of int and dict*: The line on which the row starts, and its values.
@@ -31,19 +32,19 @@ def rows_of(path: Path) -> Iterator[Row]:
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
     if path.suffix.lower() not in readers:
         raise UsageError(
-            f"argument --data: {str(path)!r} is neither movie-reviews nor a .csv or "
-            ".jsonl file"
+            f"argument {argument}: {str(path)!r} is not a .csv or .jsonl file"
         )
-    return readers[path.suffix.lower()](_text(path))
+    return readers[path.suffix.lower()](read_text(path, argument))
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, argument: str) -> str:
+    """A file in UTF-8. Raises as :func:`rows_of` does."""
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # the latter of a path with NUL
         why = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"argument --data: cannot read {str(path)!r}: {why}"
+            f"argument {argument}: cannot read {str(path)!r}: {why}"
         ) from error
     try:
         return content.decode("utf-8-sig")
@@ -56,7 +57,7 @@ def _text(path: Path) -> str:
 
 
 def _csv_rows(text: str) -> Iterator[Row]:
-    limit = csv.field_size_limit(_LARGEST_FIELD)
+    limit = csv.field_size_limit(_MAX_FIELD)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header: list[str] | None = None

@@ -1,7 +1,7 @@
 r"""Loading a Hugging Face classifier and its tokenizer from a folder.
 
-What is broken there can fail in any way inside transformers, or not at all: it gives
-missing weights random values and missing vocabularies no words.
+Broken files can fail in any way inside transformers, or not at all: missing weights
+become random numbers, and a missing vocabulary has no words.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from captum_attngrad.evaluation.evaluate import reason
+from captum_attngrad.evaluation.explaining import reason
 
 
 class LoadingError(Exception):
@@ -36,7 +36,6 @@ def load_folder(folder: Path) -> tuple[Any, Any]:
         LoadingError: If the folder does not hold a whole sequence classifier.
     """
     _check_config(folder)
-    # It takes a moment, and errors are one line.
     with _quiet():
         tokenizer = _tokenizer(folder)
         model, unused = _model(folder)
@@ -119,7 +118,7 @@ def _damaged(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what transformers logs about files; what matters is raised."""
+    """Silences what transformers logs about files; what matters is raised."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-r"""``captum-attngrad layers``: where a model attends."""
+r"""``captum-attngrad layers``: the attention layers of a model."""
 
 import argparse
 from typing import Any
@@ -9,8 +9,8 @@ from captum_attngrad.cli.errors import UsageError
 from captum_attngrad.cli.models import check_runs, load_model
 
 _DESCRIPTION = """\
-Runs a model once and lists the modules that attend: what AttentionGradient explains,
-and the names for its argument layer (model.get_submodule(name)).
+Runs a model once and lists its attention layers: what AttentionGradient explains, and
+the names for its argument layer (model.get_submodule(name)).
 """
 _EPILOG = """\
 examples:

@@ -1,4 +1,4 @@
-r"""Reading the command line, and what is said when something is wrong with it."""
+r"""The command line, and its errors in one line each."""
 
 import argparse
 import os
@@ -12,9 +12,9 @@ import captum_attngrad
 from captum_attngrad import __version__
 from captum_attngrad.cli import compare, demo, explain, layers, verify
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.evaluation.evaluate import reason
+from captum_attngrad.evaluation.explaining import reason
 
-#: Set, an unexpected error shows where in the code it came from.
+#: If it is set, an unexpected error shows its traceback.
 _TRACEBACK = "CAPTUM_ATTNGRAD_TRACEBACK"
 
 _DESCRIPTION = (
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             files that they name, are wrong; with status 0 after ``--help`` and
             ``--version``.
     """
-    # Arrows and other signs must not end the run where the terminal lacks them.
+    # A terminal that lacks arrows and other signs must not end the run.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{command}: error: {line} (see {command} --help)", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:
-        # Who read the output has had enough; nothing more is to be written to it.
+        # The reader has closed the pipe; write nothing more to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ImportError, OSError, RuntimeError) as error:
@@ -117,8 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _warnings_in_a_line(command: str) -> Iterator[None]:
-    """Our own warnings without the place in the code, and whatever filters are set:
-    they are for the user of the command."""
+    """Shows our own warnings without their place in the code, and whatever filters are
+    set: they are for the user of the command."""
     own = os.path.dirname(captum_attngrad.__file__)
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)

@@ -2,14 +2,14 @@ r"""The models that ``--model`` names."""
 
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 
+from captum_attngrad._extras import require
 from captum_attngrad.cli.arguments import is_folder, user_path
 from captum_attngrad.cli.errors import UsageError
-from captum_attngrad.evaluation.evaluate import reason
+from captum_attngrad.evaluation.explaining import reason
 from captum_attngrad.models import finetuned_minilm, trained_lstm
 from captum_attngrad.text import TextModel
 
@@ -19,7 +19,7 @@ MIN_ABS_RATING = 1.0
 
 class LoadedModel(NamedTuple):
     r"""
-    A model with what the report says of it.
+    A model, and what the report says about it.
 
     Args:
         text_model (TextModel): The model.
@@ -49,11 +49,13 @@ def load_model(name: str, show_progress: bool) -> LoadedModel:
         UsageError: If ``name`` is neither, or the folder holds no classifier.
         ImportError: If an extra is not installed.
     """
-    if name == "lstm":
-        return _lstm(show_progress)
-    if name == "minilm":
-        return _minilm(show_progress)
-    return _local(name)
+    trained = {"lstm": _lstm, "minilm": _minilm}
+    if name not in trained:
+        return _local(name)
+    try:
+        return trained[name](show_progress)
+    except ValueError as error:  # a kept file is damaged; the message says which
+        raise RuntimeError(str(error)) from error
 
 
 def _accuracy(share: float) -> dict[str, str]:
@@ -67,7 +69,7 @@ def _lstm(show_progress: bool) -> LoadedModel:
         trained.tokenizer,
         trained.vocab,
         embedding=trained.model.embedding,
-        layer=trained.model.attention,
+        attention_layers=trained.model.attention,
     )
     settings = {"removed tokens": "replaced by <unk>"}
     return LoadedModel(
@@ -103,7 +105,7 @@ def check_runs(name: str, text_model: TextModel, text: str) -> None:
     """Raises a UsageError if the model cannot be run on a text that it can read."""
     try:
         with warnings.catch_warnings():
-            # A text that is too long is named where it is read, and so is a wrong one.
+            # Texts that are too long or wrong are reported where they are read.
             warnings.simplefilter("ignore", UserWarning)
             batch = text_model.batch([text])
     except ValueError:
@@ -149,11 +151,7 @@ def _local(name: str) -> LoadedModel:
             f"argument --model: {name!r} has no config.json, so it is not the folder "
             "of a Hugging Face model"
         )
-    if find_spec("transformers") is None:
-        raise ImportError(
-            "A Hugging Face model needs transformers, which is not installed. Run: "
-            "pip install 'captum-attngrad[huggingface]'"
-        )
+    require("transformers", "A Hugging Face model", "huggingface")
     from captum_attngrad.cli.huggingface import LoadingError, load_folder
 
     try:

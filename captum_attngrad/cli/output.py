@@ -18,14 +18,15 @@ PAGE = "index.html"
 NUMBERS = "comparison.npz"
 _PARTS = "parts"
 
-#: Names of the standard output, to which pages can go as well.
+#: Names of the standard output.
 STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
-_ENDINGS = (".html", ".htm")
+#: What the endings of a file say about its format.
+FORMATS = {".html": "html", ".htm": "html", ".json": "json", ".csv": "csv"}
 
 
 def check_folder(output: str) -> Path:
-    """The folder of ``--output``. Known before the work, and not after it: whether
-    results can be written there."""
+    """The folder of ``--output``. Checked before the work: whether results can be
+    written there."""
     if output in ("", *STANDARD_OUTPUT):
         raise UsageError(
             f"argument --output: {output!r} is not a folder; a report is several files"
@@ -42,17 +43,18 @@ def check_folder(output: str) -> Path:
     return folder
 
 
-def check_page(output: str) -> Path | None:
-    """The file of ``--output``, or None for the standard output."""
+def check_file(output: str, kind: str | None) -> Path | None:
+    """The file of ``--output``, or None for the standard output. Its ending names the
+    format unless ``kind`` does."""
     if output in STANDARD_OUTPUT:
         return None
     path = Path(output)
     try:
         resolve_target(path)
-        if path.suffix.lower() not in _ENDINGS:
+        if kind is None and path.suffix.lower() not in FORMATS:
             raise UsageError(
-                f"argument --output: {output!r} does not end in .html; a page is "
-                "written, as .html or, for -, to standard output"
+                f"argument --output: {output!r} does not end in .html, .json or .csv, "
+                "and so names no format; - is the standard output"
             )
         check_writable(path)
     except (OSError, ValueError) as error:
@@ -61,28 +63,28 @@ def check_page(output: str) -> Path | None:
 
 
 def output_error(error: Exception) -> UsageError:
-    """What is said when the output cannot be written."""
+    """The error for an output that cannot be written."""
     why = reason(error) if isinstance(error, OSError) else error
     return UsageError(f"argument --output: {why}")
 
 
-def send_page(page: str, path: Path | None) -> None:
-    """Writes a page to a file, or to the standard output."""
+def send(content: str, path: Path | None) -> None:
+    """Writes a text to a file, or to the standard output."""
     if path is None:
-        # In the encoding that the page declares, whatever the terminal's is.
+        # In UTF-8, as pages declare, whatever the terminal's encoding is.
         sys.stdout.flush()
-        sys.stdout.buffer.write(encoded(page))
+        sys.stdout.buffer.write(encoded(content))
         sys.stdout.buffer.flush()
         return
     try:
-        write_page(page, path)
+        write_page(content, path)
     except OSError as error:
         raise output_error(error) from error
 
 
 def print_and_write(result: Comparison, folder: Path, title: str) -> None:
-    """The table on the terminal, the page and the numbers in the folder. What cannot be
-    written does not keep the rest from it."""
+    """Prints the table and writes the page and the numbers to the folder. If one of
+    them cannot be written, the others still are."""
     problems = []
     try:
         result.save(folder / NUMBERS)
@@ -92,7 +94,7 @@ def print_and_write(result: Comparison, folder: Path, title: str) -> None:
         result.to_html(folder / PAGE, title=title)
     except OSError as error:
         problems.append(f"argument --output: {reason(error)}")
-    except Exception as error:  # it must not take the numbers with it
+    except Exception as error:  # the numbers are written all the same
         problems.append(
             f"the page could not be made ({type(error).__name__}: {error!s:.200})"
         )

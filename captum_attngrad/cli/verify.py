@@ -13,9 +13,10 @@ from captum_attngrad.text import TextBatch
 from captum_attngrad.verification import Verification, verify
 
 _DESCRIPTION = """\
-Proves on a model that its attention is seen and its attention gradient exact: how the
-layout of every layer's attention weights is known, whether its keys are the tokens, and
-how far its gradient is from a finite difference. Exit status 1 where it is not exact.
+Checks that a model's attention is captured and its attention gradient exact: how the
+layout of each layer's attention weights is known, whether its keys are the tokens, and
+how far its gradient is from a finite difference. The exit status is 1 if it is not
+exact.
 """
 _EPILOG = """\
 examples:

@@ -18,7 +18,7 @@ SDIST_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9
 ARCHIVE_MEMBER = "additional_resources/hutto_ICWSM_2014.tar.gz"
 FILE_MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 
-_LARGEST_FILE = 16 * 2**20  # bytes; the real one has 1.4 MB
+_MAX_FILE_SIZE = 16 * 2**20  # bytes; the real one has 1.4 MB
 
 
 class DownloadError(RuntimeError):
@@ -90,10 +90,10 @@ def read_member(archive: IO[bytes], name: str) -> bytes:
         for member in tar:
             if member.name != name:
                 continue
-            if not member.isreg() or member.size > _LARGEST_FILE:
+            if not member.isreg() or member.size > _MAX_FILE_SIZE:
                 raise ValueError(
                     f"{name!r} in the archive is not a regular file of at most "
-                    f"{_LARGEST_FILE} bytes (type {member.type!r}, size "
+                    f"{_MAX_FILE_SIZE} bytes (type {member.type!r}, size "
                     f"{member.size})."
                 )
             content = tar.extractfile(member)

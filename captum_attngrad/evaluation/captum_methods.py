@@ -3,7 +3,7 @@ r"""Captum's attributions as methods that can be compared."""
 import copy
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -20,26 +20,22 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
+from captum_attngrad.metrics import _parameters
 from captum_attngrad.text import TextBatch, TextModel
 
-#: What a text is compared with: its tokens replaced, or embeddings of zeros.
+#: The baseline of a text: its tokens replaced, or embeddings of zeros.
 Baselines = Literal["replacement", "zero"]
 
-#: Rows that perturbation methods put through the model at once.
+#: Rows that go through the model together in perturbation methods.
 ROWS_PER_EVAL = 512
-#: Rows of integration steps. What a backward pass needs is kept meanwhile: with more
-#: rows it no longer fits a processor's cache, and takes longer.
+#: Rows of integration steps. The activations that a backward pass needs no longer fit a
+#: processor's cache with more rows, which takes longer.
 ROWS_WITH_GRADIENTS = 128
 
 
-@contextmanager
-def differentiable(text_model: TextModel) -> Iterator[None]:
+def differentiable(text_model: TextModel) -> AbstractContextManager[None]:
     """A block in which recurrent layers can be differentiated in evaluation mode."""
-    # cuDNN refuses that; PyTorch's own kernels do not.
-    recurrent = any(isinstance(m, nn.RNNBase) for m in text_model.model.modules())
-    enabled = torch.backends.cudnn.enabled and not recurrent
-    with torch.backends.cudnn.flags(enabled=enabled):
-        yield
+    return _parameters.differentiable(text_model.model)
 
 
 @contextmanager
@@ -157,8 +153,8 @@ def _of_features(
     target: Tensor,
     arguments: dict[str, Any],
 ) -> Tensor:
-    """Perturbation of one text. Only what may be removed is a feature: padding would
-    be one that does nothing and yet counts."""
+    """Perturbation of one text. Only attributable tokens are features: padding
+    would be a feature without effect that counts all the same."""
     positions = batch.attributable[0].nonzero().squeeze(1)
 
     def forward(features: Tensor) -> Tensor:

@@ -2,74 +2,49 @@ r"""The metrics that are built in, by name."""
 
 from collections.abc import Callable, Sequence
 
-from captum_attngrad.metrics import (
-    AttackDetection,
-    AttackLocalization,
-    BackwardPasses,
-    ClassDistanceRatio,
-    Comprehensiveness,
-    DaviesBouldin,
-    DecisionFlip,
-    EmbeddingAttack,
-    ForwardPasses,
-    Infidelity,
-    InhibitorWords,
-    InterClassSeparation,
-    IntraClassCohesion,
-    LeaveOneOutAgreement,
-    Metric,
-    NeighbourSubstitution,
-    ParameterRandomization,
-    PeakMemory,
-    PolarityViolation,
-    PositiveWords,
-    Resilience,
-    Seconds,
-    SensitivityMax,
-    Silhouette,
-    Sufficiency,
-)
+import captum_attngrad.metrics as built_in
+from captum_attngrad.metrics import Metric
 
-#: What names a metric: its name, or itself.
+#: A metric or its name.
 MetricLike = str | Metric
 
-# What is measured when nothing is named.
+# The metrics of a comparison that names none.
 _DEFAULT: tuple[Callable[[], Metric], ...] = (
-    Comprehensiveness,
-    Sufficiency,
-    PositiveWords,
-    InhibitorWords,
-    DecisionFlip,
-    PolarityViolation,
-    LeaveOneOutAgreement,
-    Infidelity,
-    Resilience,
-    lambda: Resilience(measure="top_k"),
-    lambda: Resilience(NeighbourSubstitution()),
-    lambda: Resilience(NeighbourSubstitution(), "top_k"),
-    IntraClassCohesion,
-    InterClassSeparation,
-    ClassDistanceRatio,
-    Silhouette,
-    DaviesBouldin,
-    lambda: Silhouette(relative=True),
-    AttackDetection,
-    lambda: AttackDetection(EmbeddingAttack("pgd")),
-    AttackLocalization,
-    SensitivityMax,
-    ParameterRandomization,
-    ForwardPasses,
-    BackwardPasses,
+    built_in.Comprehensiveness,
+    built_in.Sufficiency,
+    built_in.PositiveWords,
+    built_in.InhibitorWords,
+    built_in.DecisionFlip,
+    built_in.PolarityViolation,
+    built_in.LeaveOneOutAgreement,
+    built_in.Infidelity,
+    built_in.Resilience,
+    lambda: built_in.Resilience(measure="top_k"),
+    lambda: built_in.Resilience(built_in.NeighborSubstitution()),
+    lambda: built_in.Resilience(built_in.NeighborSubstitution(), "top_k"),
+    built_in.IntraClassCohesion,
+    built_in.InterClassSeparation,
+    built_in.ClassDistanceRatio,
+    built_in.Silhouette,
+    built_in.DaviesBouldin,
+    lambda: built_in.Silhouette(relative=True),
+    built_in.AttackDetection,
+    lambda: built_in.AttackDetection(built_in.EmbeddingAttack("pgd")),
+    built_in.AttackLocalization,
+    built_in.SensitivityMax,
+    built_in.ParameterRandomization,
+    built_in.ForwardPasses,
+    built_in.BackwardPasses,
 )
-# What can be asked for by name.
+# Further metrics, by name only.
 _MORE: tuple[Callable[[], Metric], ...] = (
-    lambda: Resilience(measure="cosine"),
-    lambda: Resilience(NeighbourSubstitution(), "cosine"),
-    lambda: IntraClassCohesion("bag"),
-    lambda: Silhouette("bag"),
-    lambda: AttackDetection(EmbeddingAttack("fgsm")),
-    Seconds,
-    PeakMemory,
+    lambda: built_in.Resilience(measure="cosine"),
+    lambda: built_in.Resilience(built_in.NeighborSubstitution(), "cosine"),
+    lambda: built_in.IntraClassCohesion("bag"),
+    lambda: built_in.Silhouette("bag"),
+    lambda: built_in.AttackDetection(built_in.EmbeddingAttack("fgsm")),
+    built_in.Seconds,
+    built_in.PeakMemory,
 )
 
 
@@ -89,12 +64,12 @@ def default_metrics() -> tuple[Metric, ...]:
 
 
 def _check_declared(metric: Metric) -> None:
-    """What the tables need of a metric, before anything is run for it."""
+    """Raises a TypeError if the metric lacks a declaration that the tables need."""
     missing = [name for name in Metric.__annotations__ if not hasattr(metric, name)]
     if missing:
         raise TypeError(
             f"The metric {type(metric).__name__} does not declare "
-            f"{', '.join(missing)}; see captum_attngrad.Metric for what they say."
+            f"{', '.join(missing)}; see captum_attngrad.Metric for what they mean."
         )
 
 

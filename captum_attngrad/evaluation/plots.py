@@ -1,5 +1,7 @@
 r"""Charts of a comparison."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -8,16 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_attngrad.evaluation.bootstrap import mean_of
-from captum_attngrad.evaluation.comparison import CURVE, Comparison
+from captum_attngrad.evaluation.results import CURVE
+from captum_attngrad.evaluation.results import Results as Comparison
+from captum_attngrad.evaluation.results.bootstrap import mean_of
 from captum_attngrad.evaluation.tables import arrow, format_number
+from captum_attngrad.visualization._figures import figure_of, new_figure
 
+_COST_SIZE = (7.2, 4.8)
+_CURVES_SIZE = (8.2, 4.8)
 _BAR = "#3b6ea5"
 _ANCHOR_BAR = "#a9a9a9"
-# The two that say how good or bad the rest is.
+# Reference methods: how good and how bad scores can be.
 ANCHORS = ("leave_one_out", "random")
-# Told apart by colour and by dash.
-_COLOURS = ("#1b5e9e", "#c2571a", "#2c7d3f", "#8e3b8a", "#8a6d1b", "#3a8f99")
+# Told apart by color and by dash.
+_COLORS = ("#1b5e9e", "#c2571a", "#2c7d3f", "#8e3b8a", "#8a6d1b", "#3a8f99")
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -51,8 +57,7 @@ def plot_metric(
     intervals = np.array([found[name] for name in names]).reshape(-1, 3)
     measure = next(m for m in comparison.metrics if m.name == metric)
     if ax is None:
-        height = 1.1 + 0.36 * max(1, len(names))
-        ax = Figure(figsize=(5.2, height), layout="constrained").add_subplot()
+        ax = new_figure(5.2, _bars_height(len(names))).add_subplot()
     if names:
         _draw_bars(ax, names, intervals)
     else:
@@ -63,9 +68,11 @@ def plot_metric(
     ax.set_title(
         f"{metric} {arrow(measure)} ({better} is better)", fontsize=11, loc="right"
     )
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure, ax
+    return figure_of(ax), ax
+
+
+def _bars_height(n: int) -> float:
+    return 1.1 + 0.36 * max(1, n)
 
 
 def _draw_bars(
@@ -126,8 +133,8 @@ def plot_property(comparison: Comparison, property: str) -> Figure:
     chosen = [m.name for m in comparison.metrics if m.property == property]
     columns = min(3, len(chosen))
     rows = -(-len(chosen) // columns)
-    height = 1.1 + 0.36 * max(1, len(comparison.finished))
-    figure = Figure(figsize=(5.2 * columns, height * rows), layout="constrained")
+    height = _bars_height(len(comparison.finished))
+    figure = new_figure(5.2 * columns, height * rows)
     for place, name in enumerate(chosen, start=1):
         plot_metric(comparison, name, figure.add_subplot(rows, columns, place))
     return figure
@@ -165,13 +172,15 @@ def _name_points(ax: Axes, points: list[tuple[str, float, float]]) -> None:
         )
 
 
-def plot_cost(comparison: Comparison, metric: str) -> Figure:
+def plot_cost(comparison: Comparison, metric: str, ax: Axes | None = None) -> Figure:
     r"""
     A metric, with its 95% bootstrap interval, against the seconds of each method.
 
     Args:
         comparison (Comparison): What was measured.
         metric (str): Name of the metric.
+        ax (Axes, optional): Where to draw; None makes a new figure.
+            Default: None
 
     Returns:
         *Figure*: Seconds are on a logarithmic axis.
@@ -179,8 +188,8 @@ def plot_cost(comparison: Comparison, metric: str) -> Figure:
     Raises:
         KeyError: If the metric is not in the comparison.
     """
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    ax = figure.add_subplot()
+    if ax is None:
+        ax = new_figure(*_COST_SIZE).add_subplot()
     measure = None
     points = []
     for method, seconds in zip(comparison.methods, comparison.seconds, strict=True):
@@ -188,13 +197,13 @@ def plot_cost(comparison: Comparison, metric: str) -> Figure:
         measure = next(m for m in comparison.metrics if m.name == metric)
         if not np.isfinite([mean, seconds]).all():
             continue
-        colour = _ANCHOR_BAR if method.name in ANCHORS else _BAR
+        color = _ANCHOR_BAR if method.name in ANCHORS else _BAR
         ax.errorbar(
             seconds,
             mean,
             yerr=[[max(0, mean - low)], [max(0, high - mean)]],
             fmt="o",
-            color=colour,
+            color=color,
             ecolor="#b9c6d4",
         )
         points.append((method.name, seconds, mean))
@@ -206,22 +215,25 @@ def plot_cost(comparison: Comparison, metric: str) -> Figure:
     ax.set_ylabel(f"{metric} {arrow(measure)}")
     ax.set_title(f"{metric} against cost", fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
-    return figure
+    return figure_of(ax)
 
 
-def plot_curves(comparison: Comparison) -> Figure:
+def plot_curves(comparison: Comparison, ax: Axes | None = None) -> Figure:
     r"""
     The probability of the explained class as the top-scored tokens are replaced: the
     faster it falls, the more those tokens mattered.
 
     Args:
         comparison (Comparison): What was measured.
+        ax (Axes, optional): Where to draw; None makes a new figure.
+            Default: None
 
     Returns:
         *Figure*: One curve for each method, the mean over the texts.
     """
-    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
-    ax = figure.add_subplot()
+    if ax is None:
+        ax = new_figure(*_CURVES_SIZE).add_subplot()
+    figure = figure_of(ax)
     fractions = [0.0, *CURVE]
     for i, method in enumerate(comparison.methods):
         means = mean_of(comparison.curves[i].astype(float))
@@ -231,8 +243,8 @@ def plot_curves(comparison: Comparison) -> Figure:
             [100 * fraction for fraction in fractions],
             means,
             label=method.name,
-            color="#555555" if method.name in ANCHORS else _COLOURS[i % len(_COLOURS)],
-            linestyle=_DASHES[(i // len(_COLOURS)) % len(_DASHES)],
+            color="#555555" if method.name in ANCHORS else _COLORS[i % len(_COLORS)],
+            linestyle=_DASHES[(i // len(_COLORS)) % len(_DASHES)],
             linewidth=2.4 if method.name in ANCHORS else 1.5,
         )
     ax.set_xlabel("top-scored tokens replaced, %")
@@ -260,17 +272,29 @@ def faithful_metric(comparison: Comparison) -> str:
     return "comprehensiveness" if "comprehensiveness" in names else names[0]
 
 
-def figure_svg(figure: Figure) -> bytes:
-    r"""
-    A figure as SVG, the same bytes for the same figure.
+def metric_svg(comparison: Comparison, metric: str) -> bytes:
+    """The chart of :func:`plot_metric` for a page."""
+    height = _bars_height(len(comparison.finished))
+    with _figure_for_page(5.2, height) as (ax, svg):
+        plot_metric(comparison, metric, ax)
+    return svg.getvalue()
 
-    Args:
-        figure (Figure): The figure.
 
-    Returns:
-        *bytes*: The SVG file; text is drawn as paths, so it needs no fonts.
-    """
+def wide_svgs(comparison: Comparison) -> list[bytes]:
+    """The charts of :func:`plot_cost` and :func:`plot_curves` for a page."""
+    with _figure_for_page(*_COST_SIZE) as (ax, cost):
+        plot_cost(comparison, faithful_metric(comparison), ax)
+    with _figure_for_page(*_CURVES_SIZE) as (ax, curves):
+        plot_curves(comparison, ax)
+    return [cost.getvalue(), curves.getvalue()]
+
+
+@contextmanager
+def _figure_for_page(width: float, height: float) -> Iterator[tuple[Axes, BytesIO]]:
+    """Axes that pyplot does not know, and the SVG of what was drawn in them: the same
+    bytes for the same chart, with text as paths, which needs no fonts."""
+    ax = Figure(figsize=(width, height), layout="constrained").add_subplot()
+    svg = BytesIO()
+    yield ax, svg
     with mpl.rc_context({"svg.hashsalt": "captum-attngrad", "svg.fonttype": "path"}):
-        buffer = BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+        figure_of(ax).savefig(svg, format="svg", metadata={"Date": None})

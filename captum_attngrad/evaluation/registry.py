@@ -9,6 +9,7 @@ from typing import Any
 from captum.attr import Attribution
 from torch import Tensor
 
+from captum_attngrad._extras import missing
 from captum_attngrad.evaluation.captum_methods import Baselines, run_captum
 from captum_attngrad.text import TextBatch, TextModel
 
@@ -29,8 +30,8 @@ class Method:
             ignored.
         description (str): One line for the report: what is computed, with which
             settings.
-        requires (tuple of str, optional): Modules that must be importable and come with
-            the extra ``compare``.
+        requires (tuple of str, optional): Modules that the method imports, from the
+            extra ``compare``.
             Default: ()
         default (bool, optional): Whether it is compared when no methods are named.
             Default: True
@@ -52,7 +53,7 @@ class Method:
     default: bool = True
 
 
-#: What names a method: its name, itself, one of Captum's attributions or a function.
+#: A method, its name, one of Captum's attributions or a function.
 MethodLike = str | Method | Attribution | MethodFunction
 
 
@@ -97,7 +98,7 @@ def captum_method(
     One of Captum's attributions as a method.
 
     What it explains is always the class's probability of the text model it is run on,
-    whatever ``forward_func`` it was made with. Attributions of a layer get token ids,
+    regardless of its own ``forward_func``. Attributions of a layer get token ids,
     gradients of the input get embeddings and are summed over their dimension, and
     perturbations get the attributable tokens of one text at a time.
 
@@ -193,10 +194,7 @@ def resolve_methods(methods: Sequence[MethodLike] | None) -> tuple[Method, ...]:
             raise ValueError(f"The method {method.name!r} was given twice.")
         for module in method.requires:
             if find_spec(module) is None:
-                raise ImportError(
-                    f"The method {method.name!r} needs {module}, which is not "
-                    "installed. Run: pip install 'captum-attngrad[compare]'"
-                )
+                raise missing(f"The method {method.name!r}", module, "compare")
         chosen.append(method)
     if not chosen:
         raise ValueError("methods is empty; expected at least one method.")

@@ -1,4 +1,4 @@
-r"""What a run depends on: to be compared with another run's, and to be read."""
+r"""The settings of a run, to compare with those of an earlier run, and to show."""
 
 import hashlib
 import os
@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 
-from captum_attngrad.evaluation.info import MethodInfo
 from captum_attngrad.evaluation.registry import Method
-from captum_attngrad.evaluation.store import digest
-from captum_attngrad.evaluation.texts import StoredTexts
+from captum_attngrad.evaluation.store.arrays import digest
+from captum_attngrad.evaluation.store.texts import StoredTexts
 from captum_attngrad.metrics import Metric
-from captum_attngrad.metrics.base import Perturbation
 from captum_attngrad.text import TextModel
 from captum_attngrad.text._texts import Text
 
@@ -39,15 +37,11 @@ def _weights_digest(model: torch.nn.Module) -> str:
 
 
 def _metric_settings(metric: Metric) -> dict[str, str]:
-    found = {}
-    for name, value in sorted(vars(metric).items()):
-        if isinstance(value, Perturbation):
-            value = (type(value).__name__, value.settings())
-        found[name] = repr(value)
+    found = {name: repr(value) for name, value in sorted(vars(metric).items())}
     return {"name": metric.name, "kind": type(metric).__name__, **found}
 
 
-def arguments(
+def run_arguments(
     text_model: TextModel,
     texts: Sequence[Text],
     methods: tuple[Method, ...],
@@ -67,7 +61,7 @@ def arguments(
             "outputs": type(text_model.outputs).__name__,
         },
         "texts": {"number": len(texts), "digest": digest(texts)},
-        "methods": {m.name: MethodInfo.of(m).description for m in methods},
+        "methods": {m.name: m.description for m in methods},
         "order of methods": [m.name for m in methods],
         "metrics": [_metric_settings(m) for m in metrics],
         "seed": seed,
@@ -75,7 +69,7 @@ def arguments(
     }
 
 
-def described(
+def described_settings(
     text_model: TextModel,
     texts: StoredTexts,
     methods: tuple[Method, ...],

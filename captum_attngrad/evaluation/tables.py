@@ -1,17 +1,12 @@
 r"""A comparison as plain text, and numbers as they are set."""
 
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
-from captum_attngrad.evaluation.bootstrap import Interval
-from captum_attngrad.evaluation.info import MethodInfo, MetricInfo
-
-if TYPE_CHECKING:
-    from captum_attngrad.evaluation.comparison import Comparison
-
+from captum_attngrad.evaluation.results import Interval, MethodInfo, MetricInfo
+from captum_attngrad.evaluation.results import Results as Comparison
 
 _WIDTH = 100
 
@@ -56,7 +51,7 @@ def unranked(comparison: "Comparison", method: MethodInfo) -> str:
 
 
 def remarks(comparison: "Comparison") -> list[str]:
-    """What failed or could not be measured, each in a line, reasons once, and how the
+    """What failed or could not be measured, a line for each reason, and how the
     perturbations went."""
     lines = [f"{name} failed: {why}" for name, why in comparison.failures.items()]
     lines += [
@@ -89,23 +84,93 @@ def remarks(comparison: "Comparison") -> list[str]:
     return lines
 
 
-def _with_intervals(cells: Sequence[Interval | str], digits: int) -> list[str]:
-    """Numbers under each other, as wide as the widest needs; words as they are."""
-    found = [
-        cell
-        if isinstance(cell, str)
-        else tuple(format_number(number, digits) for number in cell)
-        for cell in cells
+class Cell(NamedTuple):
+    """A cell of a table: a number with or without the bounds of its interval, or a note
+    on why there is none."""
+
+    value: str
+    bounds: tuple[str, str] | None = None
+    note: str = ""
+    best: bool = False
+
+
+class Column(NamedTuple):
+    """A column of a table, with a cell for each method."""
+
+    name: str
+    cells: list[Cell]
+
+
+def _cell(interval: Interval, digits: int, best: bool, note: str) -> Cell:
+    if not np.isfinite(interval.mean):
+        return Cell("", note=note)
+    mean, low, high = (format_number(number, digits) for number in interval)
+    return Cell(mean, (low, high), best=best)
+
+
+def metric_column(comparison: "Comparison", metric: MetricInfo) -> Column:
+    """The mean of a metric for each method, with its interval."""
+    cells = [
+        _cell(
+            comparison.interval(method.name, metric.name),
+            3,
+            best,
+            missing(comparison, method.name, metric),
+        )
+        for method, best in zip(
+            comparison.methods, comparison.not_beaten(metric.name), strict=True
+        )
     ]
-    numbers = [cell for cell in found if isinstance(cell, tuple)]
-    widths = [max(len(part) for part in parts) for parts in zip(*numbers, strict=True)]
-    lines = []
-    for cell in found:
-        if isinstance(cell, str):
-            lines.append(cell)
-            continue
-        mean, low, high = map(str.rjust, cell, widths)
-        lines.append(f"{mean} [{low}, {high}]")
+    return Column(f"{metric.name} {arrow(metric)}", cells)
+
+
+def rank_columns(comparison: "Comparison") -> list[Column]:
+    """Average ranks by property, and the seconds; none if nothing is ranked."""
+    columns = []
+    for property in comparison.ranked_properties:
+        cells = [
+            _cell(
+                comparison.average_rank(method.name, property),
+                1,
+                best,
+                unranked(comparison, method),
+            )
+            for method, best in zip(
+                comparison.methods, comparison.best_ranked(property), strict=True
+            )
+        ]
+        columns.append(Column(f"{property} ↓", cells))
+    return [*columns, _seconds_column(comparison)] if columns else []
+
+
+def property_columns(comparison: "Comparison", property: str) -> list[Column]:
+    """The metrics of a property; the seconds stand beside the first one if there are no
+    ranks that they could stand beside."""
+    columns = [
+        metric_column(comparison, metric)
+        for metric in comparison.metrics
+        if metric.property == property
+    ]
+    if not comparison.ranked_properties and property == comparison.properties[0]:
+        columns.append(_seconds_column(comparison))
+    return columns
+
+
+def _seconds_column(comparison: "Comparison") -> Column:
+    return Column("s/text", [Cell(format_seconds(s)) for s in comparison.seconds])
+
+
+def _lines(column: Column) -> list[str]:
+    """Numbers aligned below each other; notes as they are."""
+    parts = [(cell.value, *cell.bounds) for cell in column.cells if cell.bounds]
+    widths = [max(map(len, part)) for part in zip(*parts, strict=True)]
+    lines = [column.name]
+    for cell in column.cells:
+        text = cell.value or cell.note
+        if cell.bounds:
+            mean, low, high = map(str.rjust, (cell.value, *cell.bounds), widths)
+            text = f"{mean} [{low}, {high}]"
+        lines.append(text + ("*" if cell.best else " "))
     return lines
 
 
@@ -136,66 +201,23 @@ def _blocks(columns: list[list[str]]) -> list[list[list[str]]]:
     return blocks
 
 
-def _column(
-    title: str, cells: Sequence[Interval | str], marks: Sequence[bool], digits: int
-) -> list[str]:
-    numbers = _with_intervals(cells, digits)
-    return [
-        title,
-        *(
-            cell + ("*" if marked else " ")
-            for cell, marked in zip(numbers, marks, strict=True)
-        ),
-    ]
-
-
-def _metric_column(comparison: "Comparison", metric: MetricInfo) -> list[str]:
-    cells: list[Interval | str] = []
-    for method in comparison.methods:
-        found = comparison.interval(method.name, metric.name)
-        there = np.isfinite(found.mean)
-        cells.append(found if there else missing(comparison, method.name, metric))
-    marks = comparison.not_beaten(metric.name)
-    return _column(f"{metric.name} {arrow(metric)}", cells, marks, 3)
-
-
-def _rank_column(comparison: "Comparison", property: str) -> list[str]:
-    cells: list[Interval | str] = []
-    for method in comparison.methods:
-        found = comparison.average_rank(method.name, property)
-        cells.append(found if np.isfinite(found.mean) else unranked(comparison, method))
-    return _column(f"{property} ↓", cells, comparison.best_ranked(property), 1)
-
-
 def text_table(comparison: "Comparison") -> str:
     """See :meth:`Comparison.table`."""
     names = ["method", *(method.name for method in comparison.methods)]
-    seconds = ["s/text", *(format_seconds(s) for s in comparison.seconds)]
-    ranked = comparison.ranked_properties
-    blocks: list[tuple[str, list[list[str]]]] = []
-    if ranked:
-        columns = [_rank_column(comparison, property) for property in ranked]
-        blocks.append(("AVERAGE RANK, BY PROPERTY", [*columns, seconds]))
+    blocks = [("AVERAGE RANK, BY PROPERTY", rank_columns(comparison))]
     for property in comparison.properties:
-        columns = [
-            _metric_column(comparison, metric)
-            for metric in comparison.metrics
-            if metric.property == property
-        ]
-        if not blocks:
-            columns.append(seconds)
-        blocks.append((property.upper(), columns))
+        blocks.append((property.upper(), property_columns(comparison, property)))
     lines: list[str] = []
     for title, columns in blocks:
-        lines.append(title)
-        for block in _blocks([names, *columns]):
+        lines += [title] if columns else []
+        for block in _blocks([names, *map(_lines, columns)]) if columns else ():
             lines += [*_aligned(block), ""]
     lines += [
         f"Mean over {len(comparison.texts)} texts [95% bootstrap interval]. "
         "↑ higher is better, ↓ lower is better.",
         "* the best, or not distinguishable from it (paired bootstrap, 95%).",
     ]
-    if ranked:
+    if comparison.ranked_properties:
         lines.append("Rank 1 is the best; the mean over the metrics of the property.")
     for line in remarks(comparison):
         lines += textwrap.wrap(line, _WIDTH, subsequent_indent="  ")

@@ -1,130 +1,77 @@
-r"""Measures of how good an explanation is."""
+r"""
+Measures of how good an explanation is, by the property that they measure.
 
-from captum_attngrad.metrics._copies import NotApplicableError
-from captum_attngrad.metrics._vectors import score_vectors
-from captum_attngrad.metrics.adversarial import (
-    AttackDetection,
-    AttackLocalization,
-    SensitivityMax,
-    detection_auroc,
-    max_sensitivity,
-    top_share,
-)
-from captum_attngrad.metrics.agreement import (
-    average_ranks,
-    cosine_similarity,
-    kendall_tau_b,
-    spearman,
-    top_k_overlap,
-)
+The functions behind them are in :mod:`captum_attngrad.metrics.functional`, and what the
+perturbations are made of in the packages of the properties.
+"""
+
+from captum_attngrad.metrics._parameters import NotApplicableError
 from captum_attngrad.metrics.base import (
-    DEFAULT_BINS,
-    CorpusMetric,
-    CostMetric,
-    ErasureMetric,
+    Batch,
+    Corpus,
     Explain,
+    ExplainedBatch,
     Metric,
     Perturbation,
-    ReexplainMetric,
 )
-from captum_attngrad.metrics.borrowed import borrowed_parameters
-from captum_attngrad.metrics.consistency import (
+from captum_attngrad.metrics.consistency.base import CorpusMetric
+from captum_attngrad.metrics.consistency.consistency import (
     ClassDistanceRatio,
     DaviesBouldin,
     InterClassSeparation,
     IntraClassCohesion,
     Silhouette,
-    class_distance_ratio,
-    davies_bouldin,
-    inter_class_separation,
-    intra_class_cohesion,
-    silhouette,
 )
 from captum_attngrad.metrics.cost import (
     BackwardPasses,
-    Cost,
+    CostMetric,
     ForwardPasses,
     PeakMemory,
     Seconds,
-    measure_cost,
-    peak_memory,
 )
-from captum_attngrad.metrics.decision_flip import DecisionFlip, decision_flip_fraction
-from captum_attngrad.metrics.embedding_attack import (
-    AttackedEmbeddings,
-    EmbeddingAttack,
-    EmbeddingNoise,
-    attack_embeddings,
-)
-from captum_attngrad.metrics.erasure import (
-    Comprehensiveness,
-    Sufficiency,
-    comprehensiveness,
-    sufficiency,
-)
-from captum_attngrad.metrics.infidelity import (
-    Infidelity,
-    random_removals,
-    removal_infidelity,
-)
-from captum_attngrad.metrics.input_shift import shift_inputs
-from captum_attngrad.metrics.invariances import (
-    INVARIANT_CHANGES,
-    add_key_constant,
-    add_value_constant,
-    change_value_basis,
-    permute_units,
-)
-from captum_attngrad.metrics.leave_one_out import (
-    LeaveOneOutAgreement,
-    leave_one_out_masks,
-)
-from captum_attngrad.metrics.neighbours import nearest_neighbours
-from captum_attngrad.metrics.polarity import PolarityViolation, polarity_violation
-from captum_attngrad.metrics.randomization import (
-    ParameterRandomization,
-    ParameterShuffling,
-    shuffled_parameters,
-)
-from captum_attngrad.metrics.removal import (
-    Answers,
-    n_top_tokens,
-    removal_answers,
-    removal_probabilities,
-    top_token_masks,
-)
-from captum_attngrad.metrics.resilience import (
-    InvariantModelChanges,
-    NeighbourSubstitution,
-    Resilience,
-    logit_differences,
-    mean_agreement,
-)
-from captum_attngrad.metrics.signed_words import (
+from captum_attngrad.metrics.faithfulness.base import ErasureMetric
+from captum_attngrad.metrics.faithfulness.decision_flip import DecisionFlip
+from captum_attngrad.metrics.faithfulness.erasure import Comprehensiveness, Sufficiency
+from captum_attngrad.metrics.faithfulness.infidelity import Infidelity
+from captum_attngrad.metrics.faithfulness.leave_one_out import LeaveOneOutAgreement
+from captum_attngrad.metrics.faithfulness.polarity import PolarityViolation
+from captum_attngrad.metrics.faithfulness.signed_words import (
     InhibitorWords,
     PositiveWords,
-    inhibitor_word_rise,
-    positive_word_drop,
 )
-from captum_attngrad.metrics.token_attack import (
-    AttackedTexts,
-    TokenAttack,
-    attack_tokens,
+from captum_attngrad.metrics.functional.masking import Answers
+from captum_attngrad.metrics.reexplain import (
+    ReexplainMetric,
 )
+from captum_attngrad.metrics.resilience.invariances import register_invariance
+from captum_attngrad.metrics.resilience.model_changes import InvariantModelChanges
+from captum_attngrad.metrics.resilience.resilience import Resilience
+from captum_attngrad.metrics.resilience.substitution import NeighborSubstitution
+from captum_attngrad.metrics.sanity.parameter_randomization import (
+    ParameterRandomization,
+    ParameterShuffling,
+)
+from captum_attngrad.metrics.sensitivity.detection import (
+    AttackDetection,
+    AttackLocalization,
+)
+from captum_attngrad.metrics.sensitivity.embedding_attack import (
+    EmbeddingAttack,
+    EmbeddingNoise,
+)
+from captum_attngrad.metrics.sensitivity.sensitivity_max import SensitivityMax
+from captum_attngrad.metrics.sensitivity.token_attack import TokenAttack
 
 __all__ = [
-    "DEFAULT_BINS",
-    "INVARIANT_CHANGES",
     "Answers",
     "AttackDetection",
     "AttackLocalization",
-    "AttackedEmbeddings",
-    "AttackedTexts",
     "BackwardPasses",
+    "Batch",
     "ClassDistanceRatio",
     "Comprehensiveness",
+    "Corpus",
     "CorpusMetric",
-    "Cost",
     "CostMetric",
     "DaviesBouldin",
     "DecisionFlip",
@@ -132,6 +79,7 @@ __all__ = [
     "EmbeddingNoise",
     "ErasureMetric",
     "Explain",
+    "ExplainedBatch",
     "ForwardPasses",
     "Infidelity",
     "InhibitorWords",
@@ -140,7 +88,7 @@ __all__ = [
     "InvariantModelChanges",
     "LeaveOneOutAgreement",
     "Metric",
-    "NeighbourSubstitution",
+    "NeighborSubstitution",
     "NotApplicableError",
     "ParameterRandomization",
     "ParameterShuffling",
@@ -155,45 +103,5 @@ __all__ = [
     "Silhouette",
     "Sufficiency",
     "TokenAttack",
-    "add_key_constant",
-    "add_value_constant",
-    "attack_embeddings",
-    "attack_tokens",
-    "average_ranks",
-    "borrowed_parameters",
-    "change_value_basis",
-    "class_distance_ratio",
-    "comprehensiveness",
-    "cosine_similarity",
-    "davies_bouldin",
-    "decision_flip_fraction",
-    "detection_auroc",
-    "inhibitor_word_rise",
-    "inter_class_separation",
-    "intra_class_cohesion",
-    "kendall_tau_b",
-    "leave_one_out_masks",
-    "logit_differences",
-    "max_sensitivity",
-    "mean_agreement",
-    "measure_cost",
-    "n_top_tokens",
-    "nearest_neighbours",
-    "peak_memory",
-    "permute_units",
-    "polarity_violation",
-    "positive_word_drop",
-    "random_removals",
-    "removal_answers",
-    "removal_infidelity",
-    "removal_probabilities",
-    "score_vectors",
-    "shift_inputs",
-    "shuffled_parameters",
-    "silhouette",
-    "spearman",
-    "sufficiency",
-    "top_k_overlap",
-    "top_share",
-    "top_token_masks",
+    "register_invariance",
 ]

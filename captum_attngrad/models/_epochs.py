@@ -1,11 +1,10 @@
-"""What the trainings of small models share."""
+"""Batches of an epoch, as all trainings here draw them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from tqdm.auto import tqdm
 
 # Batches are cut from pools of this many batches sorted by length: little padding, and
 # still another mixture in every epoch.
@@ -24,8 +23,3 @@ def length_sorted_batches(
         batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     for index in torch.randperm(len(batches)).tolist():
         yield batches[index]
-
-
-def training_bar(total: int, desc: str, show_progress: bool) -> tqdm[None]:
-    """Return a progress bar of ``total`` steps."""
-    return tqdm(total=total, desc=desc, disable=not show_progress)

@@ -1,4 +1,4 @@
-"""Fine-tuning of all-MiniLM-L6-v2 with a classification head."""
+"""Fine-tuning all-MiniLM-L6-v2 with a classification head."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_attngrad.datasets import MovieReview
-from captum_attngrad.models._epochs import length_sorted_batches, training_bar
+from captum_attngrad.models._epochs import length_sorted_batches
 from captum_attngrad.models._minilm_package import (
     CONFIG,
     TOKENIZER,
@@ -94,7 +95,7 @@ def finetune(
     settings: FinetuningSettings,
     show_progress: bool,
 ) -> None:
-    """Train all of the model, in place. Call it in ``own_torch_state``."""
+    """Train all of the model, in place."""
     encoded = _encode(reviews, tokenizer)
     labels = torch.tensor([review.label for review in reviews])
     optimizer = torch.optim.AdamW(
@@ -107,7 +108,7 @@ def finetune(
         optimizer, _warmup_then_linear_decay(settings.warmup_steps, steps)
     )
     model.train()
-    with training_bar(steps, "Fine-tuning MiniLM", show_progress) as bar:
+    with tqdm(total=steps, desc="Fine-tuning MiniLM", disable=not show_progress) as bar:
         for _ in range(settings.epochs):
             for rows in length_sorted_batches(encoded, settings.batch_size):
                 ids, mask = _pad([encoded[row] for row in rows], tokenizer)

@@ -1,4 +1,4 @@
-"""Training of the letters-to-phonemes model, apart from where its result is kept."""
+"""Training the letters-to-phonemes model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_attngrad.datasets import DictionaryEntry
 from captum_attngrad.datasets.pronouncing_dictionary import LETTERS
-from captum_attngrad.models._epochs import length_sorted_batches, training_bar
+from captum_attngrad.models._epochs import length_sorted_batches
 from captum_attngrad.models.seq2seq import AttentionSeq2Seq
 from captum_attngrad.text import Vocab, pad_batch
 
@@ -21,7 +22,7 @@ START = "<s>"
 END = "</s>"
 _EVAL_BATCH = 512
 _WARMUP = 0.05  # of all steps
-_LARGEST_GRADIENT = 1.0
+_MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def train_g2p(
 ) -> tuple[AttentionSeq2Seq, Vocab, Vocab]:
     """
     Train a model on the first pronunciation of every entry and return it, in eval mode,
-    with the vocabularies of letters and phonemes. Call it in ``own_torch_state``.
+    with the vocabularies of letters and phonemes. It draws from PyTorch's generator.
     """
     letters, phonemes = letter_vocab(), phoneme_vocab(entries)
     words = [letters(list(entry.word)) for entry in entries]
@@ -86,7 +87,9 @@ def train_g2p(
         optimizer, lambda step: _rise_and_fall(step / steps)
     )
     model.train()
-    with training_bar(steps, "Training AttentionSeq2Seq", show_progress) as bar:
+    with tqdm(
+        total=steps, desc="Training AttentionSeq2Seq", disable=not show_progress
+    ) as bar:
         for _ in range(settings.epochs):
             for rows in length_sorted_batches(words, settings.batch_size):
                 ids, mask = pad_batch([words[row] for row in rows], letters[PADDING])
@@ -96,7 +99,7 @@ def train_g2p(
                 loss = _loss(model, ids, mask, targets)
                 optimizer.zero_grad()
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
+                torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
                 optimizer.step()
                 schedule.step()
                 bar.update()

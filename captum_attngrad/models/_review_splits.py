@@ -9,7 +9,7 @@ from captum_attngrad.datasets import MovieReview, MovieReviewSnippets
 def review_splits(
     data_root: PathLike | None, download: bool, min_abs_rating: float
 ) -> dict[str, list[MovieReview]]:
-    """Return each split's reviews; none may be empty."""
+    """Return each split's reviews; an empty split is an error."""
     splits = {}
     for split in ("train", "validation", "test"):
         splits[split] = list(

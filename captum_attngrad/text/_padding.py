@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def padding_matters(text_model: TextModel, texts: list[Text]) -> bool:
     r"""
-    Whether a text gets another answer beside a longer one than alone.
+    Whether the model answers differently for a text beside a longer one than alone.
 
     Models that mix positions otherwise than by masked attention (FNet, ConvBERT,
     Nystromformer) see the padding; some read their answer at the last position.

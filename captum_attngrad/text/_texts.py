@@ -12,7 +12,7 @@ Text = str | tuple[str, str]
 def lone_surrogate(text: str) -> str | None:
     """The first half of a surrogate pair that stands alone, as ``\\ud83d``, or None.
 
-    It is no character: neither files nor tokenizers take it."""
+    It is not a character: neither files nor tokenizers take it."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -33,7 +33,7 @@ def check_texts(texts: Sequence[Any]) -> list[Text]:
     Raises:
         TypeError: If ``texts`` is one string, or an entry is neither a string nor a
             pair of them.
-        ValueError: If a text holds half a surrogate pair, which is no character.
+        ValueError: If a text holds half a surrogate pair, which is not a character.
     """
     if isinstance(texts, str):
         raise TypeError(
@@ -66,7 +66,7 @@ def _checked(text: Any, place: int) -> Text:
 
 
 def single_texts(texts: Sequence[Text]) -> list[str]:
-    """The texts, checked, of which none may be a pair."""
+    """The texts, checked; a pair is an error."""
     found = []
     for place, text in enumerate(check_texts(texts)):
         if isinstance(text, tuple):

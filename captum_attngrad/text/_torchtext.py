@@ -8,10 +8,12 @@ from types import ModuleType
 
 import torch
 
+from captum_attngrad._extras import how_to_install
+
 _TOGETHER = (
     "Its last release, 0.18.0, is compiled for torch 2.3, which needs numpy below 2 "
-    "and Python 3.10 to 3.12. In an environment of its own, run: "
-    "pip install 'captum-attngrad[torchtext]'"
+    "and Python 3.10 to 3.12, in an environment of its own. "
+    + how_to_install("torchtext")
 )
 
 

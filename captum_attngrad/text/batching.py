@@ -1,4 +1,4 @@
-"""From lists of ids of different lengths to one tensor and its mask."""
+"""Padding lists of ids into one tensor, and batches of similar length."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def pad_values(
     name: str, values: Sequence[Any], lengths: Sequence[int], padding_value: int
 ) -> tuple[Tensor, bool]:
     r"""
-    Put what a tokenizer says of several texts into one tensor.
+    Put what a tokenizer returns beside the ids of several texts into one tensor.
 
     Args:
 
@@ -64,7 +64,7 @@ def pad_values(
         values (Sequence): For each text a number or a vector for each of its tokens;
                     or numbers of one shape, whatever the number of tokens.
         lengths (Sequence[int]): The number of tokens of each text.
-        padding_value (int): What is said of padding.
+        padding_value (int): The value at padding.
 
     Returns:
         **values**, **of_tokens** (Tensor, bool):
@@ -101,7 +101,7 @@ def by_length(
     lengths: Sequence[int], tokens_per_batch: int, same_length: bool = False
 ) -> list[list[int]]:
     r"""
-    Put texts of like length into batches of a bounded size.
+    Put texts of similar length into batches of a bounded size.
 
     Args:
 

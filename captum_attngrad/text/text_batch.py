@@ -1,4 +1,4 @@
-"""Some texts as a model reads them."""
+"""A batch of texts, encoded for a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 @dataclass(frozen=True, eq=False)
 class TextBatch:
     r"""
-    Some texts as the model reads them.
+    A batch of texts, encoded for a model.
 
     Args:
         tokens (tuple of tuple of str): Tokens of each text, as they are shown; those of
@@ -20,7 +20,7 @@ class TextBatch:
         input_ids (Tensor): Token ids, shape (batch, tokens), padded on the right.
         attention_mask (Tensor): Boolean, same shape: False on padding.
         attributable (Tensor): Boolean, same shape: True on tokens that may be scored
-            and removed, so False on padding and special tokens.
+            and masked, so False on padding and special tokens.
         seeds (tuple of int): A seed for each text, for methods that draw at random. It
             belongs to the text, so results do not depend on how texts are batched.
         extras (Mapping of str to Tensor): What else the tokenizer returned for the

@@ -1,4 +1,4 @@
-r"""What explaining and measuring need to know of a text classifier, and no more."""
+r"""A text classifier as methods and metrics see it."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ DEFAULT_TOKENS_PER_BATCH = 512
 @dataclass(frozen=True)
 class TextModel:
     r"""
-    One view of a text classifier: from texts to ids, from ids or embeddings to logits,
-    and where its embedding and its attention are. Made by :meth:`from_torch` or
-    :meth:`from_huggingface`.
+    A text classifier with what it takes to explain it: from texts to ids, from ids or
+    embeddings to logits, and its embedding and attention layers. Made by
+    :meth:`from_torch` or :meth:`from_huggingface`.
 
     Args:
         model (nn.Module): The classifier.
         logits (Callable): Maps (input_ids, attention_mask), and what follows in
             :attr:`TextBatch.forward_args`, to logits (batch, classes).
         encode (Callable): Maps texts to a :class:`TextBatch` on the CPU.
-        replacement_id (int): Token id that stands for a removed token.
+        replacement_id (int): Token id that takes the place of a masked token.
         embedding (nn.Module): The module that embeds token ids.
-        layer (nn.Module or list of nn.Module, optional): The modules that attend; None
-            for every attention found in ``model``.
+        attention_layers (nn.Module or list of nn.Module): The modules whose attention
+            is explained. Attention at any depth inside them counts, so ``model`` itself
+            stands for all of its attention.
         class_names (tuple of str): Names of the classes, in the order of the logits.
         pad_id (int): Token id that fills up short texts.
         special_ids (tuple of int): Ids that never take the place of a word: padding,
@@ -60,7 +61,7 @@ class TextModel:
     encode: Callable[[Sequence[Text]], TextBatch]
     replacement_id: int
     embedding: nn.Module
-    layer: nn.Module | list[nn.Module] | None
+    attention_layers: nn.Module | list[nn.Module]
     class_names: tuple[str, ...]
     pad_id: int
     special_ids: tuple[int, ...]
@@ -75,32 +76,31 @@ class TextModel:
         vocab: Callable[[list[str]], Sequence[int]],
         *,
         embedding: nn.Module,
-        layer: nn.Module | list[nn.Module] | None = None,
+        attention_layers: nn.Module | list[nn.Module] | None = None,
         forward_func: Callable[[Tensor, Tensor], Tensor] | None = None,
         class_names: Sequence[str] = ("negative", "positive"),
         unk_token: str = "<unk>",
         pad_token: str = "<pad>",
     ) -> TextModel:
         r"""
-        A view of a PyTorch classifier with a tokenizer and a vocabulary; those of
-        torchtext fit as they are.
+        Wraps a PyTorch classifier with a tokenizer and a vocabulary; those of torchtext
+        fit as they are.
 
         Args:
             model (nn.Module): The classifier.
             tokenizer (Callable): Splits a text into tokens.
             vocab (Callable): Maps a list of tokens to a list of ids.
             embedding (nn.Module): The submodule that embeds the ids.
-            layer (nn.Module or list of nn.Module, optional): The submodules that
-                attend; they may contain the attention at any depth. None means every
-                attention layer of ``model``.
-                Default: None
+            attention_layers (nn.Module or list of nn.Module, optional): The submodules
+                whose attention is explained, at any depth inside them.
+                Default: None, every attention layer of ``model``
             forward_func (Callable, optional): Maps (input_ids, attention_mask) to
                 logits (batch, classes), where the mask is boolean, True on tokens.
                 None calls ``model(input_ids, attention_mask)``.
                 Default: None
             class_names (Sequence of str): Names of the classes.
                 Default: ("negative", "positive")
-            unk_token (str): Token that takes the place of removed tokens.
+            unk_token (str): Token that takes the place of masked tokens.
                 Default: "<unk>"
             pad_token (str): Token that fills up short texts.
                 Default: "<pad>"
@@ -117,7 +117,8 @@ class TextModel:
 
             >>> text_model = TextModel.from_torch(
             ...     model, WordTokenizer(), vocab,
-            ...     embedding=model.embedding, layer=model.attention,
+            ...     embedding=model.embedding,
+            ...     attention_layers=model.attention,
             ... )
             >>> compare(text_model, ["A fine film.", "It drags on."])
         """
@@ -147,7 +148,7 @@ class TextModel:
             encode=encode,
             replacement_id=unk_id,
             embedding=embedding,
-            layer=layer,
+            attention_layers=model if attention_layers is None else attention_layers,
             class_names=check_class_names(class_names),
             pad_id=pad_id,
             special_ids=tuple(sorted({unk_id, pad_id})),
@@ -160,16 +161,17 @@ class TextModel:
         model: Any,
         tokenizer: Any,
         *,
-        layer: nn.Module | list[nn.Module] | None = None,
+        attention_layers: nn.Module | list[nn.Module] | None = None,
         class_names: Sequence[str] | None = None,
         max_length: int | None = None,
     ) -> TextModel:
         r"""
-        A view of a Hugging Face sequence classifier.
+        Wraps a Hugging Face sequence classifier.
 
-        Special tokens such as ``[CLS]`` and ``[SEP]`` are neither scored nor removed.
-        A removed token becomes the mask token; the unknown or the padding token where
-        there is no mask token. Tokens are shown as the tokenizer's word pieces.
+        Special tokens such as ``[CLS]`` and ``[SEP]`` are neither scored nor masked. A
+        masked token becomes the mask token, or else the unknown or the padding token.
+        Tokens are shown as the tokenizer's word pieces, with ``##`` before a piece that
+        continues a word.
 
         A text may be a pair (first, second), such as a premise and a hypothesis. What
         the tokenizer returns beside ids and mask, such as ``token_type_ids``, goes to
@@ -182,9 +184,9 @@ class TextModel:
             model (PreTrainedModel): A sequence classifier: its output has ``logits`` of
                 shape (batch, classes).
             tokenizer (PreTrainedTokenizerBase): Its tokenizer, with a padding token.
-            layer (nn.Module or list of nn.Module, optional): The submodules that
-                attend; None means every attention layer of ``model``.
-                Default: None
+            attention_layers (nn.Module or list of nn.Module, optional): The submodules
+                whose attention is explained, at any depth inside them.
+                Default: None, every attention layer of ``model``
             class_names (Sequence of str, optional): Names of the classes; None takes
                 ``model.config.id2label``.
                 Default: None
@@ -235,7 +237,7 @@ class TextModel:
             encode=encode,
             replacement_id=text.replacement_id,
             embedding=text.embedding,
-            layer=layer,
+            attention_layers=model if attention_layers is None else attention_layers,
             class_names=text.class_names,
             pad_id=text.pad_id,
             special_ids=text.special_ids,
@@ -247,11 +249,6 @@ class TextModel:
     def device(self) -> torch.device:
         """The device of the embedding's weights."""
         return next(self.embedding.parameters()).device
-
-    @property
-    def attention(self) -> nn.Module | list[nn.Module]:
-        """The modules whose attention is explained: ``layer``, or the whole model."""
-        return self.model if self.layer is None else self.layer
 
     def batch(
         self, texts: Sequence[Text], seeds: Sequence[int] | None = None
@@ -274,9 +271,9 @@ class TextModel:
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     ) -> Iterator[tuple[list[int], TextBatch]]:
         r"""
-        Texts of like length together, so that there is little padding. If padding
-        changes the model's answer, which the first two texts of different lengths tell,
-        texts of the very same length.
+        Batches of texts of similar length, so that there is little padding. If padding
+        changes the model's answer, as tried on two texts of different lengths, the
+        texts of a batch have exactly the same length.
 
         Args:
             texts (Sequence of str or pair): The texts.
@@ -287,9 +284,9 @@ class TextModel:
                 Default: 512
 
         Returns:
-            *Iterator of (list of int, TextBatch)*: For each batch, where its texts
-            stand in ``texts``, and the batch on the model's device. Batches are
-            encoded as they are asked for; only the lengths are kept for all texts.
+            *Iterator of (list of int, TextBatch)*: For each batch the positions of its
+            texts in ``texts``, and the batch on the model's device. Batches are encoded
+            as they are asked for; only the lengths of all texts are kept.
 
         Raises:
             ValueError: If ``tokens_per_batch`` is below 1 or a text has no tokens.
@@ -301,7 +298,7 @@ class TextModel:
         """
         lengths: list[int] = []
         with warnings.catch_warnings():
-            # What is said of cut texts is said when their batch is made.
+            # The warning about cut texts comes when their batch is made.
             warnings.simplefilter("ignore", UserWarning)
             for start in range(0, len(texts), 256):
                 some = self.encode(texts[start : start + 256])
@@ -347,11 +344,11 @@ class TextModel:
     def logits_from_embeddings(
         self, embeddings: Tensor, attention_mask: Tensor, *extras: Tensor
     ) -> Tensor:
-        """Logits (batch, classes) from what stands in the place of the embedding
-        module's output, (batch, tokens, dim)."""
+        """Logits (batch, classes) from embeddings (batch, tokens, dim), which replace
+        the output of the embedding layer."""
         n_used = 0
 
-        def put_in(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        def replaced(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             nonlocal n_used
             n_used += 1
             return embeddings.to(output.dtype)
@@ -359,7 +356,7 @@ class TextModel:
         # The ids only say where there is padding, which some models read from them.
         word = 0 if self.pad_id != 0 else 1
         ids = torch.full(attention_mask.shape, word, device=embeddings.device)
-        with hooked(self.embedding.register_forward_hook, put_in):
+        with hooked(self.embedding.register_forward_hook, replaced):
             logits = self.logits(
                 ids.masked_fill(~attention_mask, self.pad_id), attention_mask, *extras
             )
@@ -380,14 +377,14 @@ class TextModel:
         )
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """What the embedding module makes of ids, without autograd."""
+        """The embeddings of ids, without autograd."""
         with torch.no_grad():
             embedded: Tensor = self.embedding(input_ids)
         return embedded
 
     @contextmanager
     def evaluation_mode(self) -> Iterator[None]:
-        """Every module in evaluation mode inside the block, as before after it."""
+        """Puts every module into evaluation mode, and back after the block."""
         training = [module for module in self.model.modules() if module.training]
         self.model.eval()
         try:

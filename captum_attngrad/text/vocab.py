@@ -1,4 +1,4 @@
-"""Tokens to ids and back, with the names and behaviour of torchtext's ``Vocab``."""
+"""Tokens to ids and back, with the names and behavior of torchtext's ``Vocab``."""
 
 from __future__ import annotations
 

@@ -13,18 +13,14 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 
-from captum_attngrad.visualization._scores import Array
+from captum_attngrad._scores import Array
 
 FONT_SIZE = 9.0
-# Of a long word in points.
+# The mean in a long word, in points.
 CHARACTER_WIDTH = 0.62 * FONT_SIZE
-# Between the baselines of neighbouring labels.
+# Between the baselines of neighboring labels.
 LINE_HEIGHT = 11.5
-_MOST_CHARACTERS = 22
-# A font of placeholders has a glyph for everything.
-_PLACEHOLDERS = ("Last Resort", ".Last", "LastResort")
-# Shaping, with the order of right-to-left text, came with Matplotlib 3.11.
-_NEEDS_VISUAL_ORDER = mpl.__version_info__ < (3, 11)
+_MAX_CHARACTERS = 22
 
 
 class Labels(NamedTuple):
@@ -52,15 +48,16 @@ class Labels(NamedTuple):
 
 def labels_for(tokens: Sequence[str]) -> Labels:
     """Makes labels of tokens. Long ones are cut. Characters that no installed font has
-    are named: emoji by their names, all others by their code points."""
-    # Of what is cut off nothing needs a font.
-    cut = [token[: _MOST_CHARACTERS + 1] for token in tokens]
+    are shown by their code points."""
+    # What is cut off needs no font.
+    cut = [token[: _MAX_CHARACTERS + 1] for token in tokens]
     families = list(mpl.rcParams["font.family"])
-    missing = _not_in(_own_fonts(families), frozenset("".join(cut)))
-    further, missing = _fonts_with(missing)
+    own = font_manager.findfont(font_manager.FontProperties(family=families))
+    missing = _lacking(str(own), frozenset("".join(cut)))
+    further, missing = _families_with(
+        frozenset(c for c in missing if not _invisible(c))
+    )
     texts = [_shown(token, missing) for token in cut]
-    if _NEEDS_VISUAL_ORDER:
-        texts = [visual_order(text) for text in texts]
     return Labels(texts, families + further)
 
 
@@ -71,101 +68,58 @@ def shortened(text: str, length: int) -> str:
 def _shown(token: str, missing: frozenset[str]) -> str:
     if not token.strip(" "):
         return token.replace(" ", "␣") or '""'
-    return shortened("".join(_drawn(c, missing) for c in token), _MOST_CHARACTERS)
+    return shortened("".join(_drawn(c, missing) for c in token), _MAX_CHARACTERS)
 
 
 def _drawn(character: str, missing: frozenset[str]) -> str:
-    category = unicodedata.category(character)
     if character in "\n\t\r":
         return repr(character)[1:-1]
-    if category in ("Cc", "Cs"):
-        return f"U+{ord(character):04X}"
-    if character not in missing:
-        return character
     if _invisible(character):
         return ""
-    if category == "So":
-        return f":{unicodedata.name(character, 'symbol').lower()}:"
-    return f"U+{ord(character):04X}"
+    if character in missing or unicodedata.category(character) in ("Cc", "Cs"):
+        return f"U+{ord(character):04X}"
+    return character
 
 
 def _invisible(character: str) -> bool:
     """Joiners, and selectors of a variant or a tone of an emoji."""
-    return (
-        unicodedata.category(character) == "Cf"
-        or "VARIATION SELECTOR" in unicodedata.name(character, "")
-        or "EMOJI MODIFIER" in unicodedata.name(character, "")
+    name = unicodedata.name(character, "")
+    return unicodedata.category(character) == "Cf" or name.startswith(
+        ("VARIATION SELECTOR", "EMOJI MODIFIER")
     )
 
 
-def _own_fonts(families: list[str]) -> list[str]:
-    found = []
-    for family in families:
-        try:
-            found.append(str(font_manager.findfont(family, fallback_to_default=False)))
-        except ValueError:
-            continue
-    return found or [str(font_manager.findfont(font_manager.FontProperties()))]
-
-
-def _not_in(fonts: Iterable[str], characters: frozenset[str]) -> frozenset[str]:
-    for path in fonts:
-        if not characters:
-            break
-        font = font_manager.get_font(path)
-        characters = frozenset(c for c in characters if not font.get_char_index(ord(c)))
-    return characters
+def _lacking(font: str, characters: frozenset[str]) -> frozenset[str]:
+    """The characters that a font file has no glyph for."""
+    charmap = font_manager.get_font(font).get_charmap()
+    return frozenset(c for c in characters if ord(c) not in charmap)
 
 
 @lru_cache(maxsize=64)
-def _fonts_with(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-    """Installed font families with these characters, and the characters that none
-    has."""
+def _families_with(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """Installed font families with these characters, and the characters that none has.
+    Matplotlib draws a character in the first of a label's families that has it."""
     families: list[str] = []
-    if not any(_worth_a_search(c) for c in characters):
-        return families, characters
-    for entry in sorted(font_manager.fontManager.ttflist, key=lambda e: e.name):
-        regular = entry.style == "normal" and entry.weight in (400, "normal", "regular")
-        if not regular or entry.name.startswith(_PLACEHOLDERS):
-            continue
+    fonts = {
+        entry.name: entry.fname
+        for entry in font_manager.fontManager.ttflist
+        if entry.style == "normal"
+        and entry.weight in (400, "normal", "regular")
+        # A font of placeholders has a glyph for everything.
+        and not entry.name.lower().replace(" ", "").startswith(("lastresort", "."))
+    }
+    for family, path in sorted(fonts.items()):
+        if all(unicodedata.category(c).startswith("C") for c in characters):
+            break
         try:
-            if not font_manager.get_font(entry.fname).scalable:
-                continue
-            left = _not_in([entry.fname], characters)
+            left = _lacking(path, characters)
+            scalable = font_manager.get_font(path).scalable
         except (OSError, RuntimeError):  # a font file that cannot be read
             continue
-        if len(left) < len(characters):
-            families.append(entry.name)
+        if scalable and len(left) < len(characters):
+            families.append(family)
             characters = left
-        if not any(_worth_a_search(c) for c in characters):
-            break
     return families, characters
-
-
-def _worth_a_search(character: str) -> bool:
-    return not _invisible(character) and unicodedata.category(character)[0] != "C"
-
-
-def visual_order(text: str) -> str:
-    """Right-to-left runs turned round, for drawing from left to right."""
-    runs: list[tuple[bool, list[str]]] = []
-    for character in text:
-        if unicodedata.combining(character) and runs:
-            runs[-1][1][-1] += character
-            continue
-        right_to_left = unicodedata.bidirectional(character) in ("R", "AL")
-        if runs and runs[-1][0] == right_to_left:
-            runs[-1][1].append(character)
-        else:
-            runs.append((right_to_left, [character]))
-    if not any(right_to_left for right_to_left, _ in runs):
-        return text
-    # The first run that has a direction is that of the whole text.
-    if runs[0][0]:
-        runs.reverse()
-    return "".join(
-        "".join(reversed(run) if right_to_left else run) for right_to_left, run in runs
-    )
 
 
 def _columns(text: str) -> int:

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
+from captum_attngrad._scores import Array
+from captum_attngrad.visualization._figures import figure_of, new_figure
 from captum_attngrad.visualization._labels import (
     FONT_SIZE,
     LINE_HEIGHT,
@@ -19,7 +21,6 @@ from captum_attngrad.visualization._labels import (
     size_in_points,
     spaced,
 )
-from captum_attngrad.visualization._scores import Array
 from captum_attngrad.visualization._signs import (
     DIVERGING,
     INK,
@@ -30,16 +31,16 @@ from captum_attngrad.visualization._signs import (
 
 # All in points.
 _CELL = 22.0
-_SMALLEST = 66.0
-_LARGEST = 640.0
-_TALLEST_BAR = 200.0
-_COLOURBAR = 90.0
-_LEAST_MARKED_CELL = 8.0
+_MIN_SIDE = 66.0
+_MAX_SIDE = 640.0
+_MAX_BAR = 200.0
+_COLORBAR = 90.0
+_MIN_MARKED_CELL = 8.0
 _BETWEEN_MARKS = 20.0
 # Weaker scores are next to white, and have no mark.
-_LEAST_MARKED = 0.05
-_LEAST_MARKED_PEAK = 0.2
-_MOST_DRAWN = 800
+_MIN_MARKED = 0.05
+_MIN_MARKED_PEAK = 0.2
+_MAX_DRAWN = 800
 
 Places = NDArray[np.intp]
 
@@ -53,13 +54,17 @@ class MapAxis(NamedTuple):
     @property
     def length(self) -> float:
         """Of the axis in a figure of its own, in points."""
-        return min(_LARGEST, max(_SMALLEST, _CELL * len(self.labels.texts)))
+        return min(_MAX_SIDE, max(_MIN_SIDE, _CELL * len(self.labels.texts)))
 
 
 def draw_signed_map(
-    scores: Array, rows: MapAxis, columns: MapAxis, ax: Axes | None
+    scores: Array,
+    rows: MapAxis,
+    columns: MapAxis,
+    ax: Axes | None,
+    bar_note: str = "",
 ) -> tuple[Figure, Axes]:
-    """Draws (rows, columns) in colours around white. What is NaN is hatched."""
+    """Draws (rows, columns) in colors around white. What is NaN is hatched."""
     known = np.where(np.isnan(scores), 0, scores)
     strength = np.abs(known)
     peak = float(strength.max())
@@ -87,18 +92,16 @@ def draw_signed_map(
         _mark(ax, known / peak, cell)
     else:
         say_all_zero(ax)
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    _add_colourbar(figure, ax, image, peak, size[1])
+    figure = figure_of(ax)
+    _add_colorbar(figure, ax, image, peak, size[1], bar_note)
     return figure, ax
 
 
 def _new_axes(rows: MapAxis, columns: MapAxis) -> Axes:
     around = LINE_HEIGHT * 3.5
-    width = columns.length + rows.labels.width() + around + _COLOURBAR
+    width = columns.length + rows.labels.width() + around + _COLORBAR
     height = max(rows.length + columns.labels.width() + around, 2.4 * 72)
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-    return figure.add_subplot()
+    return new_figure(width / 72, height / 72).add_subplot()
 
 
 def _label(
@@ -123,14 +126,14 @@ def _label(
 
 def _mark(ax: Axes, relative: Array, cell: tuple[float, float]) -> None:
     """A plus or a minus in the cells; where they are too small, in the strongest of
-    each neighbourhood."""
+    each neighborhood."""
     places = _places_to_mark(np.abs(relative), cell)
     values = relative[places[:, 0], places[:, 1]]
-    colours = np.full(len(values), INK)
-    if min(cell) >= _LEAST_MARKED_CELL:
+    colors = np.full(len(values), INK)
+    if min(cell) >= _MIN_MARKED_CELL:
         # About the luminance, and where white and ink stand out alike.
         shades = DIVERGING((values + 1) / 2)[:, :3] ** 2.2 @ (0.2126, 0.7152, 0.0722)
-        colours[shades < 0.2] = "#ffffff"
+        colors[shades < 0.2] = "#ffffff"
     size = min(7.0, max(5.0, 0.4 * min(cell)))
     for marker, chosen in (("+", values > 0), ("_", values < 0)):
         ax.scatter(
@@ -138,25 +141,25 @@ def _mark(ax: Axes, relative: Array, cell: tuple[float, float]) -> None:
             places[chosen, 0],
             s=size**2,
             marker=marker,
-            c=colours[chosen],
+            c=colors[chosen],
             linewidths=1.1,
             label="supports" if marker == "+" else "argues against",
         )
 
 
 def _places_to_mark(strength: Array, cell: tuple[float, float]) -> Places:
-    if min(cell) >= _LEAST_MARKED_CELL:
-        return np.argwhere(strength >= _LEAST_MARKED)
+    if min(cell) >= _MIN_MARKED_CELL:
+        return np.argwhere(strength >= _MIN_MARKED)
     wide, high = (math.ceil(_BETWEEN_MARKS / length) for length in cell)
     found = []
     for top in range(0, strength.shape[0], high):
         for left in range(0, strength.shape[1], wide):
             block = strength[top : top + high, left : left + wide]
             row, column = np.unravel_index(int(block.argmax()), block.shape)
-            if block[row, column] >= _LEAST_MARKED_PEAK:
+            if block[row, column] >= _MIN_MARKED_PEAK:
                 found.append((top + int(row), left + int(column)))
     places = np.array(found, dtype=np.intp).reshape(-1, 2)
-    # The strongest of two neighbouring blocks may lie next to each other.
+    # The strongest of two neighboring blocks may lie next to each other.
     chosen: list[int] = []
     for i in np.argsort(-strength[places[:, 0], places[:, 1]], kind="stable"):
         apart = np.abs(places[chosen] - places[i]) * (cell[1], cell[0])
@@ -168,9 +171,9 @@ def _places_to_mark(strength: Array, cell: tuple[float, float]) -> Places:
 def _strongest(scores: Array) -> Array:
     """Of more rows than a screen has pixels, the strongest of a few in place of each
     few, so that no peak is lost."""
-    if len(scores) <= _MOST_DRAWN:
+    if len(scores) <= _MAX_DRAWN:
         return scores
-    n_groups = math.ceil(len(scores) / math.ceil(len(scores) / _MOST_DRAWN))
+    n_groups = math.ceil(len(scores) / math.ceil(len(scores) / _MAX_DRAWN))
     edges = np.linspace(0, len(scores), n_groups + 1).round().astype(int)
     groups = (scores[start:end] for start, end in pairwise(edges))
     return np.array(
@@ -178,13 +181,19 @@ def _strongest(scores: Array) -> Array:
     )
 
 
-def _add_colourbar(
-    figure: Figure, ax: Axes, image: AxesImage, peak: float, height: float
+def _add_colorbar(
+    figure: Figure,
+    ax: Axes,
+    image: AxesImage,
+    peak: float,
+    height: float,
+    note: str,
 ) -> None:
     bar = figure.colorbar(
-        image, ax=ax, shrink=min(1.0, _TALLEST_BAR / height), anchor=(0.0, 1.0)
+        image, ax=ax, shrink=min(1.0, _MAX_BAR / height), anchor=(0.0, 1.0)
     )
-    bar.set_label(MEANING.replace("      ", "\n"), fontsize=FONT_SIZE)
+    label = "\n".join([MEANING.replace("      ", "\n"), note]).strip()
+    bar.set_label(label, fontsize=FONT_SIZE)
     ticks = [-peak, 0.0, peak] if peak > 0 else [0.0]
     bar.set_ticks(
         ticks, labels=[signed_number(tick, peak) for tick in ticks], fontsize=FONT_SIZE

@@ -1,4 +1,4 @@
-"""How a sign is shown: colours, marks and numbers that go together."""
+"""How a sign is shown: colors, marks and numbers that go together."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 # Green for and red against, as in the text view. The red leans to purple and is the
-# darker of the two, so that both stay apart in colour-blind eyes and in grey.
+# darker of the two, so that both stay apart in color-blind eyes and in gray.
 POSITIVE = "#148f14"
 NEGATIVE = "#861360"
 INK = "#1b1b1b"
 # In the order of an axis, from its negative end to its positive one.
 MEANING = "− argues against      + supports"
 
-# An odd number of colours has a middle one, for zero.
+# An odd number of colors has a middle one, for zero.
 DIVERGING = LinearSegmentedColormap.from_list(
     "captum_attngrad", [NEGATIVE, "#ffffff", POSITIVE], N=511
 )

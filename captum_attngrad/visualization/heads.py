@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_attngrad.visualization._labels import labels_for
-from captum_attngrad.visualization._scores import (
+from captum_attngrad._scores import (
     Array,
     as_array,
     check_finite,
     checked_scores,
     checked_tokens,
 )
+from captum_attngrad.visualization._labels import labels_for
 from captum_attngrad.visualization._signed_map import MapAxis, draw_signed_map
 
 
@@ -28,7 +28,8 @@ def plot_heads(
     layer_names: Sequence[str] | None = None,
 ) -> tuple[Figure, Axes]:
     r"""
-    Draws which attention heads speak for and against the explained output.
+    Draws which attention heads support the explained output, and which argue against
+    it.
 
     One row for each layer, the first on top, one column for each head. White is zero;
     green with a plus supports the output, purple with a minus argues against it. Layers
@@ -40,8 +41,8 @@ def plot_heads(
             or one entry of shape (heads,) or (1, heads) for each layer, as
             ``LayerAttentionGradient.attribute(..., reduce="head")`` returns for a batch
             of one. Any real dtype.
-        ax (Axes, optional): Where to draw; the colour bar takes a part of its place.
-            None makes a new figure.
+        ax (Axes, optional): Where to draw; the color bar takes a part of it. None
+            makes a new figure, which notebooks and ``plt.show()`` show.
             Default: None
         layer_names (Sequence of str, optional): Labels of the rows.
             Default: None, their numbers

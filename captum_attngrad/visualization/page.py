@@ -1,45 +1,23 @@
-r"""Whole, self-contained HTML pages around Captum's text tables."""
+r"""Whole HTML pages that load nothing from anywhere."""
+
+from __future__ import annotations
 
 import base64
-import html
 import os
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import groupby
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from captum.attr import visualization as viz
+from markupsafe import Markup
 
 from captum_attngrad._files import write_file
+from captum_attngrad.visualization.words import ExplainedText, heading, row_of
 
-# Captum's markup carries a token's sign in its hue alone (120 for positive, 0 for
-# negative, lightness 100% for zero). The attribute selectors add a line under the word,
-# so that the sign can be read without seeing colours. `tr:empty` hides the empty rows
-# that Captum's unclosed <tr> tags leave behind.
-PAGE_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff;
-  max-width: 70rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; }
-h2 { font-size: 1.25rem; margin-top: 2.5rem; }
-h3 { font-size: 1rem; margin: 2rem 0 .25rem; }
-table { border-collapse: collapse; }
-th { text-align: left; vertical-align: bottom; }
-td { vertical-align: top; }
-.captum { overflow-x: auto; }
-.captum table { width: 100%; }
-.captum th, .captum td { padding: .3rem .75rem .3rem 0; }
-.captum tr { border-bottom: 1px solid #e3e3e3; }
-.captum tr:empty { display: none; }
-mark { padding: 0 .15em; }
-mark[style*="hsl(120"]:not([style*=" 100%)"]) { border-bottom: 3px solid #14600f; }
-mark[style*="hsl(0"]:not([style*=" 100%)"]) { border-bottom: 3px dotted #8f1010; }
-.legend mark { margin-right: .25em; }
-"""
-
-LEGEND = (
-    '<p class="legend">'
-    '<mark style="background-color: hsl(120, 75%, 70%)">green, solid line</mark> '
-    "supports the explained class; "
-    '<mark style="background-color: hsl(0, 75%, 76%)">red, dotted line</mark> '
-    "argues against it. The strongest token of each row has full colour.</p>"
-)
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 @runtime_checkable
@@ -47,50 +25,45 @@ class _HasData(Protocol):
     data: str
 
 
-def render_page(title: str, body: str, style: str = "") -> str:
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("captum_attngrad.visualization"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+
+
+def render_page(template: str, title: str, **values: Any) -> str:
     r"""
-    A whole HTML page that loads nothing from anywhere.
+    A page from one of the templates. What it shows is escaped.
 
     Args:
-        title (str): Title of the page, plain text.
-        body (str): HTML of the body; what it quotes must already be escaped.
-        style (str, optional): More CSS, after the style that every page has.
-            Default: ""
+        template (str): File name of the template.
+        title (str): Title of the page.
+        values (Any): What the template shows.
 
     Returns:
         *str*: The page.
     """
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n"
-        f"<style>{PAGE_STYLE}{style}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return _templates().get_template(template).render(title=title, **values)
 
 
-def image_tag(data: bytes, media_type: str, alt: str) -> str:
-    r"""
-    An ``<img>`` that carries its image in itself.
-
-    Args:
-        data (bytes): The image file.
-        media_type (str): Such as ``"image/svg+xml"``.
-        alt (str): What the image says, for those who cannot see it.
-
-    Returns:
-        *str*: The tag, with the image as a data URI.
-    """
-    encoded = base64.b64encode(data).decode("ascii")
-    return f'<img src="data:{media_type};base64,{encoded}" alt="{html.escape(alt)}">'
+def data_uri(content: bytes, media_type: str) -> str:
+    """A file inside a URI, such as the source of an image."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def write_page(page: str, path: "str | os.PathLike[str]") -> Path:
+def write_page(page: str, path: str | os.PathLike[str]) -> Path:
     r"""
     Writes a page, all of it or nothing; missing folders are made.
 
     Args:
-        page (str): The page, from :func:`render_page`.
+        page (str): The page.
         path (str or os.PathLike): Where to write it; an existing file is replaced, a
             symbolic link followed.
 
@@ -111,20 +84,23 @@ def encoded(page: str) -> bytes:
 
 
 def save_html(
-    content: "str | _HasData",
-    path: "str | os.PathLike[str]",
+    content: str | _HasData | Iterable[viz.VisualizationDataRecord],
+    path: str | os.PathLike[str],
     title: str = "Explained texts",
 ) -> Path:
     r"""
-    Saves what Captum's ``visualize_text`` returns as a page of its own.
+    Saves explained texts as a page of its own.
 
-    The page needs no network. It adds a line under each coloured token (solid for
-    positive, dotted for negative), so that the sign does not rest on colour alone. The
-    file is replaced in one step.
+    The page needs no network, and reads well on a phone and in a dark theme. Records
+    of :func:`text_records` become words with their scores on hover; a line under each
+    colored word (solid for, dotted against) keeps the sign readable without color. If
+    the scores of a text have vanished, the page says so and colors nothing. The file is
+    replaced in one step.
 
     Args:
-        content (str or IPython.display.HTML): The table, from :func:`text_html` or from
-            ``visualize_text`` itself.
+        content (Iterable of VisualizationDataRecord, str or IPython.display.HTML): The
+            records, from :func:`text_records`; or the table that Captum's
+            ``visualize_text`` or :func:`text_html` makes of them.
         path (str or os.PathLike): File to write; missing folders are made.
         title (str, optional): Title of the page.
             Default: "Explained texts"
@@ -133,24 +109,58 @@ def save_html(
         *Path*: The file.
 
     Raises:
-        TypeError: If ``content`` is neither a string nor an HTML object.
+        TypeError: If ``content`` is none of these.
         OSError: If the file cannot be written, or something other than a regular file
             is there.
 
     Examples::
 
-        >>> save_html(visualize_text(records), "explained.html", title="My reviews")
+        >>> save_html(records, "explained.html", title="My reviews")
     """
-    return write_page(page_of(content, title), path)
+    if isinstance(content, _HasData):
+        content = content.data
+    if isinstance(content, str):
+        # visualize_text escapes nothing; text_records did.
+        page = render_page("captum.html", title, table=Markup(content))
+    else:
+        page = texts_page(_texts_of(content), title)
+    return write_page(page, path)
 
 
-def page_of(content: "str | _HasData", title: str) -> str:
-    """The page that :func:`save_html` writes."""
-    table = content.data if isinstance(content, _HasData) else content
-    if not isinstance(table, str):
-        raise TypeError(
-            f"content is a {type(content).__name__}; expected the HTML that "
-            "visualize_text returns, or a string."
-        )
-    body = f'<h1>{html.escape(title)}</h1>\n{LEGEND}\n<div class="captum">{table}</div>'
-    return render_page(title, body)
+def texts_page(texts: Sequence[ExplainedText], title: str) -> str:
+    """The page that shows explained texts."""
+    return render_page("texts.html", title, texts=texts)
+
+
+def _texts_of(records: object) -> list[ExplainedText]:
+    """Records with one row each; neighbors that explain the same answer share a
+    heading."""
+    found: list[Any] = list(records) if isinstance(records, Iterable) else [records]
+    for record in found:
+        if not isinstance(record, viz.VisualizationDataRecord):
+            raise TypeError(
+                f"content holds a {type(record).__name__}; expected the records of "
+                "text_records, or the table that visualize_text returns."
+            )
+
+    def answer(record: viz.VisualizationDataRecord) -> Any:
+        words = list(record.raw_input_ids)
+        return record.pred_class, record.pred_prob, record.true_class, words
+
+    texts = []
+    for (predicted, probability, true, _), group in groupby(found, answer):
+        rows = []
+        for record in group:
+            # A plain record of Captum's has nothing but what its table shows.
+            words: list[str] = getattr(record, "words", record.raw_input_ids)
+            scores: Any = getattr(record, "scores", record.word_attributions)
+            label = _text(record.attr_class)
+            rows.append(row_of(label, words, scores, merge_pieces=False))
+        title = heading(_text(predicted), probability, _text(true))
+        texts.append(ExplainedText(title, rows))
+    return texts
+
+
+def _text(label: Any) -> str:
+    # text_records escapes names for Captum's table.
+    return Markup(label).unescape() if isinstance(label, str) else str(label)

@@ -1,8 +1,7 @@
 r"""Token scores as the records and the table of Captum's ``visualize_text``."""
 
 import html
-from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,9 @@ from captum.attr import visualization as viz
 from torch import Tensor
 
 from captum_attngrad._classes import check_labels
-from captum_attngrad.visualization.word_pieces import merge_word_pieces
+from captum_attngrad._extras import require
+from captum_attngrad.text.word_pieces import merge_word_pieces
+from captum_attngrad.visualization.words import relative_strengths
 
 
 def _for_each(name: str, value: object, n: int) -> list[Any]:
@@ -66,16 +67,21 @@ def text_records(
     attr_class: str | int | Sequence[str | int] | Tensor,
     convergence_score: float | Sequence[float] | Tensor = 0.0,
     *,
-    merge_pieces: bool = False,
+    merge_pieces: bool = True,
+    special_tokens: Collection[str] | None = None,
 ) -> list[viz.VisualizationDataRecord]:
     r"""
-    Builds the records that ``captum.attr.visualization.visualize_text`` shows.
+    Builds records for Captum's ``visualize_text`` and for :func:`save_html`.
 
     Captum's table clips scores to -1 and 1 and puts tokens into the page as they are.
-    So the scores of each text are divided by the largest absolute score in it (zero
-    stays zero; the strongest token gets full colour), and tokens and class names are
-    HTML-escaped, which also keeps Captum from showing ``<unk>`` as ``#unk``.
-    ``attr_score`` is the sum of the scores before they were divided.
+    So the scores of each text are divided by the largest absolute score in it (the
+    strongest word gets full color), and words and class names are HTML-escaped, which
+    also keeps Captum from showing ``<unk>`` as ``#unk``. ``attr_score`` is the sum of
+    the scores before they were divided.
+
+    Two things have no color: special tokens such as ``[CLS]``, ``[SEP]`` and padding,
+    and texts whose scores have vanished, that is, whose largest absolute score is below
+    2**-24 (6e-08), the rounding error of a probability in single precision.
 
     Args:
         tokens (Sequence of Sequence of str): The tokens of each text, without padding.
@@ -89,9 +95,13 @@ def text_records(
             that tells the rows apart.
         convergence_score (float, Sequence or Tensor, optional): Convergence delta.
             Default: 0.0
-        merge_pieces (bool, optional): Whether word pieces are put together to words
-            and their scores added, as :func:`merge_word_pieces` does.
-            Default: False
+        merge_pieces (bool, optional): Whether word pieces are merged into words and
+            their scores added, as :func:`merge_word_pieces` does.
+            Default: True
+        special_tokens (Collection of str, optional): Tokens without a color, never
+            merged, such as ``tokenizer.all_special_tokens``.
+            Default: None, the usual marks of starts, ends and padding, such as
+            ``[CLS]``, ``</s>``, ``<pad>`` and ``<|endoftext|>``; not unknown words
 
     Returns:
         *list of VisualizationDataRecord*: One record for each text.
@@ -127,33 +137,30 @@ def text_records(
     )
     rows = [_checked_row(tokens[i], attributions[i], i) for i in range(n)]
     if merge_pieces:
-        tokens, rows = merge_word_pieces(tokens, rows)
-    records = []
+        tokens, rows = merge_word_pieces(tokens, rows, special_tokens=special_tokens)
+    records: list[viz.VisualizationDataRecord] = []
     for row, (prob, predicted, true, explained, delta) in enumerate(columns):
-        scores = rows[row]
-        largest = float(scores.abs().max()) if len(scores) else 0.0
-        records.append(
-            viz.VisualizationDataRecord(
-                word_attributions=scores / largest if largest > 0 else scores,
-                pred_prob=float(prob),
-                pred_class=predicted,
-                true_class=true,
-                attr_class=explained,
-                attr_score=float(scores.sum()),
-                raw_input_ids=[html.escape(token) for token in tokens[row]],
-                convergence_score=float(delta),
-            )
+        words, scores = list(tokens[row]), rows[row]
+        record = _TextRecord(
+            word_attributions=relative_strengths(words, scores, special_tokens)[0],
+            pred_prob=float(prob),
+            pred_class=predicted,
+            true_class=true,
+            attr_class=explained,
+            attr_score=float(scores.sum()),
+            raw_input_ids=[html.escape(word) for word in words],
+            convergence_score=float(delta),
         )
+        record.words, record.scores = words, scores
+        records.append(record)
     return records
 
 
-def require_ipython() -> None:
-    """Raises an ImportError that names the extra if IPython is not installed."""
-    if find_spec("IPython") is None:
-        raise ImportError(
-            "Captum's visualize_text needs IPython, which is not installed. Run: "
-            "pip install 'captum-attngrad[compare]'"
-        )
+class _TextRecord(viz.VisualizationDataRecord):
+    """A record of Captum's that remembers what :func:`save_html` shows beyond it."""
+
+    words: list[str]
+    scores: Tensor
 
 
 def text_html(
@@ -168,7 +175,7 @@ def text_html(
     Args:
         records (Iterable of VisualizationDataRecord): What to show, a row each; made by
             :func:`text_records`, so that scores and tokens are safe to show.
-        legend (bool, optional): Whether Captum's colour legend comes first.
+        legend (bool, optional): Whether Captum's color legend comes first.
             Default: False
 
     Returns:
@@ -181,9 +188,7 @@ def text_html(
 
         >>> save_html(text_html(records), "explained.html")
     """
-    require_ipython()
-    from IPython.utils.capture import capture_output
-
-    with capture_output(stdout=True, stderr=False, display=True):
+    capture = require("IPython.utils.capture", "Captum's visualize_text", "compare")
+    with capture.capture_output(stdout=True, stderr=False, display=True):
         shown = viz.visualize_text(records, legend=legend)
     return str(shown.data)

@@ -12,6 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_attngrad._scores import (
+    Array,
+    check_finite,
+    checked_scores,
+    checked_tokens,
+)
+from captum_attngrad.visualization._figures import figure_of, new_figure
 from captum_attngrad.visualization._labels import (
     CHARACTER_WIDTH,
     FONT_SIZE,
@@ -22,12 +29,6 @@ from captum_attngrad.visualization._labels import (
     size_in_points,
     spaced,
 )
-from captum_attngrad.visualization._scores import (
-    Array,
-    check_finite,
-    checked_scores,
-    checked_tokens,
-)
 from captum_attngrad.visualization._signs import (
     MEANING,
     NEGATIVE,
@@ -37,10 +38,10 @@ from captum_attngrad.visualization._signs import (
 )
 
 # More tokens than this stand side by side, without a label for each.
-_MOST_ROWS = 60
+_MAX_ROWS = 60
 _ROW = 14.5  # points
 # Of the strongest score.
-_LEAST_NAMED = 0.1
+_MIN_NAMED = 0.1
 # Of the height, on either side of the bars.
 _NAME_SHARE = 0.33
 
@@ -62,7 +63,8 @@ def plot_token_scores(
         scores (Tensor, array or list): One score for each token; a leading batch
             dimension of 1 is dropped. Any real dtype; scores of padding after the last
             token are left out.
-        ax (Axes, optional): Where to draw; None makes a new figure.
+        ax (Axes, optional): Where to draw; None makes a new figure, which notebooks and
+            ``plt.show()`` show.
             Default: None
 
     Returns:
@@ -84,16 +86,14 @@ def plot_token_scores(
     check_finite(found, ("token", words))
     labels = labels_for(words)
     peak = float(np.abs(found).max())
-    if len(words) <= _MOST_ROWS:
+    if len(words) <= _MAX_ROWS:
         ax = _draw_rows(labels, found, peak, ax)
     else:
         ax = _draw_lines(labels, found, peak, ax)
     if peak == 0:
         say_all_zero(ax)
     ax.spines[["top", "right"]].set_visible(False)
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure, ax
+    return figure_of(ax), ax
 
 
 def _draw_rows(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> Axes:
@@ -101,10 +101,10 @@ def _draw_rows(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> A
     row = _ROW
     if ax is None:
         size = (4.6 + labels.width() / 72, max(1.5, (n * _ROW + 40) / 72))
-        ax = Figure(figsize=size, layout="constrained").add_subplot()
+        ax = new_figure(*size).add_subplot()
     else:
         row = size_in_points(ax)[1] / n
-    ax.barh(range(n), scores, color=_colours(scores), height=0.7)
+    ax.barh(range(n), scores, color=_colors(scores), height=0.7)
     shown = spaced(np.abs(scores), row)
     ax.set_yticks(shown, [labels.texts[i] for i in shown], **labels.style)
     ax.tick_params(axis="y", length=0)
@@ -131,11 +131,11 @@ def _draw_lines(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> 
     n = len(scores)
     width, height = 700.0, 240.0
     if ax is None:
-        ax = Figure(figsize=(11, 4.2), layout="constrained").add_subplot()
+        ax = new_figure(11, 4.2).add_subplot()
     else:
         width, height = size_in_points(ax)
     places = np.arange(n)
-    for chosen, colour, meaning in (
+    for chosen, color, meaning in (
         (scores > 0, POSITIVE, "supports"),
         (scores < 0, NEGATIVE, "argues against"),
     ):
@@ -143,7 +143,7 @@ def _draw_lines(labels: Labels, scores: Array, peak: float, ax: Axes | None) -> 
             places[chosen],
             0,
             scores[chosen],
-            colors=colour,
+            colors=color,
             linewidth=max(0.6, 0.7 * width / n),
             label=meaning,
         )
@@ -185,12 +185,12 @@ def _worth_a_name(scores: Array, peak: float, points_per_token: float) -> list[i
         strength = np.maximum(side * scores, 0)
         for i in spaced(strength, points_per_token):
             near = strength[max(0, i - half) : i + half + 1]
-            if 0 < strength[i] >= max(_LEAST_NAMED * peak, near.max()):
+            if 0 < strength[i] >= max(_MIN_NAMED * peak, near.max()):
                 named.append(i)
     return named
 
 
-def _colours(scores: Array) -> list[str]:
+def _colors(scores: Array) -> list[str]:
     return [POSITIVE if score > 0 else NEGATIVE for score in scores]
 
 

@@ -24,7 +24,6 @@ def status(*arguments: object) -> int:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
-    pytest.importorskip("IPython")
     from tests.tiny_bert import tiny_bert, tiny_tokenizer
 
     path: Path = tmp_path_factory.mktemp("tiny")

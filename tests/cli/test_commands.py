@@ -1,5 +1,7 @@
 """compare, explain and layers, on a Hugging Face folder made here."""
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -7,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from captum_attngrad.cli import main
-from captum_attngrad.cli.explain import marked_tokens
+from captum_attngrad.cli.explanations import marked
 from captum_attngrad.evaluation import Comparison
 from captum_attngrad.verification.verification import TOLERANCES
+from captum_attngrad.visualization.words import row_of
 
 TEXTS = ("a good film", "the unwatchable plot", "bad film", "a fine plot")
 
@@ -56,7 +59,6 @@ def compare_arguments(folder: Path, data: Path, output: Path) -> list[object]:
 def test_compare_writes_a_report_and_goes_on(
     folder: Path, csv_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("IPython")
     output = tmp_path / "new" / "report"
     arguments = compare_arguments(folder, csv_file, output)
     assert status(*arguments) == 0
@@ -80,7 +82,6 @@ def test_compare_writes_a_report_and_goes_on(
 def test_jsonl_with_names_of_classes(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("IPython")
     data = tmp_path / "reviews.jsonl"
     rows = [{"text": text, "label": "Positive"} for text in TEXTS]
     data.write_text("\n\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -101,7 +102,7 @@ def test_jsonl_with_names_of_classes(
         ("text\n ,\n", [], "line 2 has no text"),
         ("body\ngood\n", [], "line 2 of .* has no 'text'; it has: body"),
         ("text\ngood\n", ["--label-column", "y"], "has no 'y'; it has: text"),
-        ("text,label\ngood,7\n", [], "line 2: the label '7' is no class"),
+        ("text,label\ngood,7\n", [], "line 2: the label '7' is not a class"),
         ("text\ngood\n", ["--limit", "2"], "--limit: 2 is more than the 1 texts"),
         ("text\ngood\n", ["--methods", "shap"], "no method named 'shap'"),
         ("text\ngood\n", ["--metrics", "auc"], "no metric named 'auc'"),
@@ -116,7 +117,6 @@ def test_wrong_data_gives_one_line_and_status_2(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("IPython")
     data = tmp_path / "data.csv"
     data.write_text(content, encoding="utf-8")
     output = tmp_path / "out"
@@ -131,7 +131,6 @@ def test_wrong_data_gives_one_line_and_status_2(
 def test_wrong_files_and_models_are_named(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("IPython")
     rest = ["--output", tmp_path / "out"]
     for data, message in (
         (tmp_path / "missing.csv", "cannot read"),
@@ -152,7 +151,6 @@ def test_wrong_files_and_models_are_named(
 def test_explain(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("IPython")
     page = tmp_path / "page.html"
     arguments = ["explain", "a good <b>film</b>", "--model", folder]
     methods = ["--methods", "attention_gradient,deep_lift,random"]
@@ -164,10 +162,15 @@ def test_explain(
     assert "+" in row or "-" in row
     assert "deep_lift           failed: RuntimeError: DeepLift's rules" in out
     html = page.read_text(encoding="utf-8")
-    assert "positive by attention_gradient" in html
+    assert "Explained: positive" in html
+    assert "<dt>attention_gradient</dt>" in html
+    assert "failed: RuntimeError: DeepLift" in html
     assert "<b>film</b>" not in html
     for extra, message in (
-        (["--target", "x"], "--target: 'x' is no class; expected one of: negative, po"),
+        (
+            ["--target", "x"],
+            "--target: 'x' is not a class; expected one of: negative, po",
+        ),
         (["--output", tmp_path], "is a folder; expected a file"),
     ):
         assert status(*arguments, *extra) == 2
@@ -176,12 +179,94 @@ def test_explain(
     assert "argument TEXT: it is empty" in capfd.readouterr().err
 
 
-def test_signs_and_colours() -> None:
-    scores = [1.0, 0.4, 0.2, 0.05, -0.7]
-    assert marked_tokens("abcde", scores, colour=False) == "+++a ++b +c d ---e"
-    coloured = marked_tokens("ae", [1.0, -0.5], colour=True)
-    assert coloured == "\x1b[32m\x1b[1m+++a\x1b[0m \x1b[31m--e\x1b[0m"
-    assert marked_tokens("ab", [0.0, 0.0], colour=True) == "a b"
+def test_signs_and_colors() -> None:
+    row = row_of("method", list("abcde"), [1.0, 0.4, 0.2, 0.05, -0.7])
+    assert marked(row, color=False) == "+++a ++b +c d ---e"
+    colored = marked(row_of("method", list("ae"), [1.0, -0.5]), color=True)
+    assert colored == "\x1b[32m\x1b[1m+++a\x1b[0m \x1b[31m--e\x1b[0m"
+    assert marked(row_of("method", list("ab"), [0.0, 0.0]), color=True) == "a b"
+
+
+def explain_arguments(folder: Path, *rest: object) -> list[object]:
+    methods = ["--methods", "attention_gradient,leave_one_out"]
+    return ["explain", "--model", folder, *methods, *rest]
+
+
+def test_explain_takes_texts_files_and_lines_of_stdin(
+    folder: Path,
+    csv_file: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "out.json"
+
+    def texts(*arguments: object) -> list[str]:
+        given = explain_arguments(folder, *arguments, "--output", output)
+        assert status(*given) == 0, capfd.readouterr().err
+        capfd.readouterr()
+        return [one["text"] for one in json.loads(output.read_text("utf-8"))]
+
+    assert texts("a good film", "bad film") == ["a good film", "bad film"]
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a good film\n\n  bad film \n", encoding="utf-8")
+    assert texts("--file", lines) == ["a good film", "bad film"]
+    assert texts("--file", csv_file, "--text-column", "review") == list(TEXTS)
+    monkeypatch.setattr("sys.stdin", io.StringIO("bad film\n\na fine plot\n"))
+    assert texts("a good film", "-") == ["a good film", "bad film", "a fine plot"]
+
+
+def test_the_output_has_the_format_of_its_ending(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "the unwatchable plot"
+    path = tmp_path / "out.json"
+    assert status(*explain_arguments(folder, text, "--output", path)) == 0
+    (found,) = json.loads(path.read_text("utf-8"))
+    assert found["words"] == ["[CLS]", "the", "unwatchable", "plot", "[SEP]"]
+    assert found["explained"] in ("negative", "positive")
+    assert list(found["scores"]) == ["attention_gradient", "leave_one_out"]
+    assert [len(scores) for scores in found["scores"].values()] == [5, 5]
+    assert found["scores"]["leave_one_out"][0] == 0
+    capfd.readouterr()
+    streamed = explain_arguments(folder, text, "--output", "-", "--format", "csv")
+    assert status(*streamed, "--word-pieces") == 0
+    rows = list(csv.DictReader(io.StringIO(capfd.readouterr().out)))
+    assert len(rows) == 2 * 7
+    assert [row["word"] for row in rows[:7]][2:5] == ["un", "##watch", "##able"]
+    # The scores of pieces add up to that of their word.
+    of_pieces = [float(row["score"]) for row in rows[2:5]]
+    word = found["scores"]["attention_gradient"][2]
+    assert sum(of_pieces) == pytest.approx(word)
+    assert status(*explain_arguments(folder, text, "--format", "csv")) == 2
+    assert "argument --format: it needs --output" in capfd.readouterr().err
+
+
+def test_what_holds_no_texts_is_named(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n \n", encoding="utf-8")
+    for arguments, message in (
+        ([], "there is no text to explain; give TEXT, - with lines"),
+        (["--file", empty], "argument --file: .* holds no texts"),
+        (["--file", tmp_path / "missing"], "argument --file: cannot read"),
+        (["--file", "texts.json"], "'texts.json' is not a .txt, .csv or .jsonl file"),
+    ):
+        assert status(*explain_arguments(folder, *arguments)) == 2
+        assert re.search(message, capfd.readouterr().err)
+
+
+def test_many_texts_have_the_scores_of_each_alone(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out.json"
+    scores = []
+    for texts in (TEXTS, TEXTS[2:3]):
+        assert status(*explain_arguments(folder, *texts, "--output", path)) == 0
+        found = {one["text"]: one for one in json.loads(path.read_text("utf-8"))}
+        scores.append(found[TEXTS[2]]["scores"]["attention_gradient"])
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4, abs=1e-9)
 
 
 def test_verify(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

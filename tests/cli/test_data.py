@@ -30,10 +30,13 @@ def read(path: Path, content: str | bytes) -> tuple[list[str], list[int] | None]
         ("text,label\nbad, indeed,1\n", "line 2 has 3 values .* comma in double quo"),
         ('text\n"two\nlines"\na,b\n', "line 4 has 2 values and the first line names 1"),
         ("text,text\na,b\n", "line 1 names the column 'text' twice"),
-        ("text,label\ngood,0.7\n", "line 2: the label '0.7' is no class; expected one"),
-        ("text,label\ngood,-1\n", "line 2: the label '-1' is no class"),
-        ("text,label\ngood,\n", "line 2: the label '' is no class"),
-        (f"text,label\ngood,{'9' * 5000}\n", "line 2: the label '9+ is no class"),
+        (
+            "text,label\ngood,0.7\n",
+            "line 2: the label '0.7' is not a class; expected one",
+        ),
+        ("text,label\ngood,-1\n", "line 2: the label '-1' is not a class"),
+        ("text,label\ngood,\n", "line 2: the label '' is not a class"),
+        (f"text,label\ngood,{'9' * 5000}\n", "line 2: the label '9+ is not a class"),
         ("text\ngood\n\n \n", "line 4 has no text"),
         ("", "holds no texts"),
         ("\ufeff", "holds no texts"),
@@ -62,11 +65,11 @@ def test_wrong_csv(content: str | bytes, message: str, tmp_path: Path) -> None:
         ('{"text": 5}', "line 1 has no text but 5"),
         ('{"text": ["a"]}', r"line 1 has no text but \['a'\]"),
         ('{"text": null}', "line 1 has no text but None"),
-        ('{"text": "a", "label": true}', "line 1: the label True is no class"),
-        ('{"text": "a", "label": 0.7}', "line 1: the label 0.7 is no class"),
-        ('{"text": "a", "label": NaN}', "line 1: the label nan is no class"),
-        ('{"text": "a", "label": null}', "line 1: the label None is no class"),
-        ('{"text": "a", "label": {}}', "line 1: the label {} is no class"),
+        ('{"text": "a", "label": true}', "line 1: the label True is not a class"),
+        ('{"text": "a", "label": 0.7}', "line 1: the label 0.7 is not a class"),
+        ('{"text": "a", "label": NaN}', "line 1: the label nan is not a class"),
+        ('{"text": "a", "label": null}', "line 1: the label None is not a class"),
+        ('{"text": "a", "label": {}}', "line 1: the label {} is not a class"),
         ('{"text": "a", "label": %s}' % ("9" * 5000), "line 1"),
         ("3", "line 1 is not an object: '3'"),
         ('{"text": "a", "label": 0}\n{"text": "b"}', "labels for 1 of its 2 texts"),
@@ -114,7 +117,9 @@ def test_names_of_classes_come_before_their_numbers() -> None:
         class_index("x", ("x", "x"))
     assert class_index("1", ("x", "x")) == 1
     for wrong in ("\N{SUPERSCRIPT TWO}", "-1", "2", "", "1e0", True):
-        with pytest.raises(ValueError, match="is no class; expected one of: negative"):
+        with pytest.raises(
+            ValueError, match="is not a class; expected one of: negative"
+        ):
             class_index(wrong, NAMES)
 
 
@@ -172,7 +177,7 @@ def test_targets_that_are_no_class(
     target: str, tiny_folder: Path, refused: Refused
 ) -> None:
     arguments = ("explain", "a good film", "--model", tiny_folder)
-    refused(r"--target: '.* is no class", *arguments, f"--target={target}")
+    refused(r"--target: '.* is not a class", *arguments, f"--target={target}")
 
 
 def test_an_unexpected_error_is_one_line(

@@ -49,7 +49,7 @@ def test_pages_do_not_replace_what_is_no_file(
         (tmp_path / "folder.html", "folder.html' is a folder; expected a file"),
         (tmp_path / "null.html", "null.html' is a character device"),
         (tmp_path / "loop.html", "loop.html': Too many levels of symbolic links"),
-        (tmp_path / "page.png", r"page.png' does not end in \.html"),
+        (tmp_path / "page.png", r"page.png' does not end in \.html, \.json or \.csv"),
         (tmp_path / "page", r"page' does not end in \.html"),
         (tmp_path / "fifo.html" / "page.html", "Not a directory"),
         (tmp_path / ("x" * 300 + ".html"), "too long"),
@@ -163,7 +163,7 @@ def test_a_damaged_part_is_made_anew_with_a_notice(
         assert status(*arguments) == 0
         captured = capfd.readouterr()
         assert f"warning: Parts of the comparison in {str(output)!r}" in captured.err
-        assert f"made anew: {part.name} (" in captured.err
+        assert f"computed again: {part.name} (" in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out.splitlines()[:3] == first.splitlines()[:3]
     assert status(*arguments) == 0

@@ -5,9 +5,10 @@ import stat
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
-from captum_attngrad import _cache
+from captum_attngrad import _cache, _extras
 
 
 def test_the_variable_chooses_the_folder(
@@ -21,28 +22,31 @@ def test_the_variable_chooses_the_folder(
     assert _cache.cache_dir() == Path.home() / "there"
 
 
-@pytest.mark.parametrize(
-    ("platform", "variables", "expected"),
-    [
-        ("linux", {}, ".cache/captum_attngrad"),
-        ("linux", {"XDG_CACHE_HOME": "~/xdg"}, "xdg/captum_attngrad"),
-        ("darwin", {}, "Library/Caches/captum_attngrad"),
-        ("win32", {}, "AppData/Local/captum_attngrad"),
-        ("win32", {"LOCALAPPDATA": "~/local"}, "local/captum_attngrad"),
-    ],
-)
 def test_the_platform_chooses_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
-    platform: str,
-    variables: dict[str, str],
-    expected: str,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("CAPTUM_ATTNGRAD_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "platform", platform)
-    assert _cache.cache_dir() == Path.home() / expected
+    monkeypatch.delenv("CAPTUM_ATTNGRAD_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    expected = platformdirs.user_cache_path("captum_attngrad", False, opinion=False)
+    assert _cache.cache_dir() == expected
+    if sys.platform == "linux":
+        assert _cache.cache_dir() == tmp_path / "captum_attngrad"
+
+
+def test_without_platformdirs_the_folder_can_still_be_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_extras, "find_spec", lambda name: None)
+    monkeypatch.delenv("CAPTUM_ATTNGRAD_CACHE", raising=False)
+    with pytest.raises(
+        ImportError,
+        match=r"pip install 'captum-attngrad\[datasets\]' .*pip install -e "
+        r"'\.\[datasets\]'",
+    ):
+        _cache.cache_dir()
+    assert _cache.resolve_root(tmp_path, "data") == tmp_path
+    monkeypatch.setenv("CAPTUM_ATTNGRAD_CACHE", str(tmp_path))
+    assert _cache.cache_dir() == tmp_path
 
 
 def test_writing_replaces_the_whole_file(tmp_path: Path) -> None:

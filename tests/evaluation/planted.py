@@ -52,7 +52,7 @@ def planted_text_model() -> TextModel:
         str.split,
         Vocabulary(),
         embedding=model.embedding,
-        layer=model.attention,
+        attention_layers=model.attention,
     )
 
 

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from captum_attngrad.evaluation.bootstrap import mean_interval, not_beaten
+from captum_attngrad.evaluation.results.bootstrap import (
+    N_RESAMPLES,
+    mean_interval,
+    not_beaten,
+    ranks,
+)
 
 
 def test_interval_of_a_constant_is_a_point() -> None:
@@ -41,3 +46,31 @@ def test_pairs_tell_apart_what_intervals_alone_do_not() -> None:
 def test_equal_methods_are_all_the_best() -> None:
     values = np.tile(np.linspace(0, 1, 30), (3, 1))
     assert not_beaten(values, higher_is_better=True) == [True, True, True]
+
+
+@pytest.mark.parametrize("n", [8, 60])
+def test_intervals_are_scipys_percentile_intervals(n: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(4)
+    first, second = generator.exponential(1.0, size=(2, n))
+    for values in (first, first - second):
+        found = mean_interval(values)
+        expected = stats.bootstrap(
+            (values,),
+            np.mean,
+            n_resamples=N_RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(5),
+        ).confidence_interval
+        # The ends are quantiles of 5,000 draws: three standard errors.
+        error = 0.16 * values.std() / np.sqrt(n)
+        assert found.low == pytest.approx(expected.low, abs=error)
+        assert found.high == pytest.approx(expected.high, abs=error)
+
+
+def test_ranks_are_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(6).integers(0, 5, size=(9, 20)).astype(float)
+    expected = stats.rankdata(values, axis=0)
+    np.testing.assert_array_equal(ranks(values, higher_is_better=False), expected)
+    np.testing.assert_array_equal(ranks(-values, higher_is_better=True), expected)

@@ -21,7 +21,8 @@ from captum_attngrad.evaluation import (
     plot_metric,
 )
 from captum_attngrad.evaluation.registry import resolve_methods
-from captum_attngrad.metrics import Comprehensiveness, comprehensiveness, sufficiency
+from captum_attngrad.metrics import Comprehensiveness
+from captum_attngrad.metrics.functional import comprehensiveness, sufficiency
 from tests.evaluation.planted import planted_text_model, planted_texts
 
 METHODS = (

@@ -8,11 +8,15 @@ from captum.attr import InputXGradient, NoiseTunnel
 from torch import Tensor
 
 from captum_attngrad.evaluation import Comparison, captum_method, compare
-from captum_attngrad.metrics import Answers, ErasureMetric, NeighbourSubstitution
-from captum_attngrad.metrics.base import ReexplainMetric
+from captum_attngrad.metrics import (
+    Answers,
+    ErasureMetric,
+    NeighborSubstitution,
+    ReexplainMetric,
+)
 from tests.evaluation.planted import planted_text_model, planted_texts
 
-NEIGHBOURS = NeighbourSubstitution(n_neighbours=2)
+NEIGHBORS = NeighborSubstitution(n_neighbors=2)
 
 
 class TopWordFlips(ErasureMetric):
@@ -23,18 +27,18 @@ class TopWordFlips(ErasureMetric):
     paper = ""
     description = "whether replacing the top-scored token changes the class"
 
-    def removed(self, attributions: Tensor, attributable: Tensor) -> Tensor:
+    def masks(self, attributions: Tensor, attributable: Tensor) -> Tensor:
         top = attributions.masked_fill(~attributable, -torch.inf).argmax(dim=1)
         return torch.nn.functional.one_hot(top, attributions.shape[1])[:, None].bool()
 
     def value(
         self,
         full: Answers,
-        removed: Answers,
+        masked: Answers,
         attributions: Tensor,
         attributable: Tensor,
     ) -> Tensor:
-        return removed.margin[:, 0] < 0
+        return masked.margin[:, 0] < 0
 
 
 class OneForAll(TopWordFlips):
@@ -46,7 +50,7 @@ class OneForEachToken(TopWordFlips):
     def value(
         self,
         full: Answers,
-        removed: Answers,
+        masked: Answers,
         attributions: Tensor,
         attributable: Tensor,
     ) -> Tensor:
@@ -59,13 +63,13 @@ class NoTensor(TopWordFlips):
 
 
 class NoVariants(TopWordFlips):
-    def removed(self, attributions: Tensor, attributable: Tensor) -> Tensor:
+    def masks(self, attributions: Tensor, attributable: Tensor) -> Tensor:
         return attributable
 
 
 class NotBoolean(TopWordFlips):
-    def removed(self, attributions: Tensor, attributable: Tensor) -> Tensor:
-        return super().removed(attributions, attributable).float()
+    def masks(self, attributions: Tensor, attributable: Tensor) -> Tensor:
+        return super().masks(attributions, attributable).float()
 
 
 class OneForAllTwice(ReexplainMetric):
@@ -84,7 +88,7 @@ class OneForAllTwice(ReexplainMetric):
 class Undeclared(ErasureMetric):
     name = "undeclared"
     higher_is_better = True
-    removed = TopWordFlips.removed
+    masks = TopWordFlips.masks
     value = TopWordFlips.value
 
 
@@ -113,10 +117,10 @@ def test_an_own_metric_is_measured() -> None:
         (OneForAll(), r"a tensor of float32 with shape \(\); expected .*\(6,\)"),
         (OneForEachToken(), r"shape \(6, \d+\); expected"),
         (NoTensor(), "float 0.5; expected"),
-        (NoVariants(), r"removal of a tensor of bool with shape \(6, \d+\); expected"),
-        (NotBoolean(), "removal of a tensor of float32 .*; expected a boolean tensor"),
+        (NoVariants(), r"mask with a tensor of bool with shape \(6, \d+\); expected"),
+        (NotBoolean(), "mask with a tensor of float32 .*; expected a boolean tensor"),
         (
-            OneForAllTwice(NeighbourSubstitution(n_neighbours=2)),
+            OneForAllTwice(NeighborSubstitution(n_neighbors=2)),
             r"shape \(\); expected .*\(6,\)",
         ),
     ],

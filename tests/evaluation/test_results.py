@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -25,19 +26,19 @@ from captum_attngrad.evaluation import (
     compare,
     default_metrics,
 )
-from captum_attngrad.evaluation.bootstrap import (
-    FEWEST_PAIRS,
+from captum_attngrad.evaluation.explaining import explainer
+from captum_attngrad.evaluation.metric_names import resolve_metrics
+from captum_attngrad.evaluation.registry import resolve_methods
+from captum_attngrad.evaluation.results.bootstrap import (
+    MIN_PAIRS,
     mean_interval,
     not_beaten,
     ranks,
 )
-from captum_attngrad.evaluation.evaluate import again
-from captum_attngrad.evaluation.metric_names import resolve_metrics
-from captum_attngrad.evaluation.registry import resolve_methods
-from captum_attngrad.evaluation.store import pack, text_array, unpack
+from captum_attngrad.evaluation.store.arrays import pack, text_array, unpack
 from captum_attngrad.metrics import (
     AttackLocalization,
-    NeighbourSubstitution,
+    NeighborSubstitution,
     Resilience,
     TokenAttack,
 )
@@ -55,10 +56,10 @@ def result() -> Comparison:
         metrics=[
             "comprehensiveness",
             "inhibitor_words",
-            Resilience(NeighbourSubstitution(n_neighbours=3)),
+            Resilience(NeighborSubstitution(n_neighbors=3)),
             "silhouette",
             "davies_bouldin",
-            AttackLocalization(TokenAttack(max_fraction=0.5, n_neighbours=3)),
+            AttackLocalization(TokenAttack(max_fraction=0.5, n_neighbors=3)),
             "forward_passes",
         ],
         show_progress=False,
@@ -73,7 +74,7 @@ def test_every_property_is_measured_and_random_loses(result: Comparison) -> None
         "sensitivity",
         "cost",
     )
-    for metric in ("comprehensiveness", "neighbours_spearman", "silhouette"):
+    for metric in ("comprehensiveness", "neighbors_spearman", "silhouette"):
         assert result.beats("leave_one_out", "random", metric)
     for metric in (m.name for m in result.metrics if m.property != "cost"):
         assert not result.beats("random", "leave_one_out", metric)
@@ -132,10 +133,10 @@ def test_missing_values_are_left_out_of_means_and_pairs() -> None:
     assert not_beaten(np.stack([first, np.full(60, np.nan)]), True) == [True, False]
 
 
-@pytest.mark.parametrize("n", [1, FEWEST_PAIRS - 1, FEWEST_PAIRS])
+@pytest.mark.parametrize("n", [1, MIN_PAIRS - 1, MIN_PAIRS])
 def test_nothing_wins_with_too_few_texts(n: int) -> None:
     values = np.stack([np.ones(n), np.zeros(n)])
-    assert not_beaten(values, True) == [True, n < FEWEST_PAIRS]
+    assert not_beaten(values, True) == [True, n < MIN_PAIRS]
 
 
 def test_difference_is_paired(result: Comparison) -> None:
@@ -239,6 +240,42 @@ def test_frame_is_tidy(result: Comparison) -> None:
     assert frame[frame.method == "broken"].value.isna().all()
 
 
+def test_frame_of_intervals(result: Comparison) -> None:
+    pytest.importorskip("pandas")
+    frame = result.to_frame(intervals=True)
+    assert list(frame) == ["method", "metric", "property", "value", "low", "high"]
+    assert len(frame) == len(result.methods) * len(result.metrics)
+    for row in frame.itertuples():
+        expected = result.interval(row.method, row.metric)
+        assert np.allclose([row.value, row.low, row.high], expected, equal_nan=True)
+    assert "comprehensiveness" in frame.to_csv(index=False)
+
+
+def test_a_comparison_prints_as_its_table(result: Comparison) -> None:
+    assert str(result) == result.table()
+    assert repr(result) == "Comparison(4 methods, 7 metrics, 16 texts)"
+
+
+def test_a_comparison_is_a_small_table_in_notebooks(result: Comparison) -> None:
+    named = replace(
+        result,
+        methods=(replace(result.methods[0], name="<b>own</b>"), *result.methods[1:]),
+    )
+    page = named._repr_html_()
+    tree = ElementTree.fromstring(page)
+    assert tree.tag == "table"
+    assert {element.tag for element in tree.iter()} <= set(
+        "table caption thead tbody tr th td b small".split()
+    )
+    head, *rows = tree.iter("tr")
+    titles = ["".join(cell.itertext()) for cell in head]
+    assert titles == ["method", "faithfulness ↓", "consistency ↓", "s/text"]
+    assert [row[0].text for row in rows] == [m.name for m in named.methods]
+    few = replace(result, metrics=result.metrics[:1], values=result.values[:, :1])
+    mean = result.interval("leave_one_out", "comprehensiveness").mean
+    assert f"<td><b>{mean:.3f}</b>" in few._repr_html_()
+
+
 def test_plots(result: Comparison) -> None:
     figure = result.plot("bars", "consistency")
     assert [ax.get_title(loc="right") for ax in figure.axes] == [
@@ -270,11 +307,10 @@ def test_plots(result: Comparison) -> None:
 def test_page_shows_failures_and_every_property(
     result: Comparison, tmp_path: Path
 ) -> None:
-    pytest.importorskip("IPython")
     page = result.to_html(tmp_path / "i.html", n_texts=1).read_text(encoding="utf-8")
     for heading in ("Faithfulness", "Resilience", "Consistency", "Sensitivity"):
         assert f"<h2>{heading}</h2>" in page
-    assert "broken failed: ValueError: The method &#x27;broken&#x27; returned" in page
+    assert "broken failed: ValueError: The method &#39;broken&#39; returned" in page
     assert "<b>broken</b>" not in page
     assert "attack success" in page
 
@@ -388,7 +424,7 @@ def test_replacing_a_field_keeps_the_rest_usable(result: Comparison) -> None:
     assert shorter.properties == ("faithfulness",)
 
 
-def test_only_texts_that_matter_are_explained_again() -> None:
+def test_only_affected_texts_are_explained_again() -> None:
     text_model = planted_text_model()
     batch = text_model.batch(["good film", "bad plot", "fine actor good"], [1, 2, 3])
     asked: list[TextBatch] = []
@@ -397,11 +433,12 @@ def test_only_texts_that_matter_are_explained_again() -> None:
         asked.append(texts)
         return torch.ones(texts.input_ids.shape)
 
-    matters = torch.tensor([True, False, True])
-    explain = again(text_model, Method("ones", ones, ""), batch, matters)
+    affected = torch.tensor([True, False, True])
+    explain = explainer(text_model, Method("ones", ones, ""), batch)(affected)
     scores = explain(batch.input_ids, batch.attention_mask, torch.tensor([1, 0, 1]))
     assert scores.tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1]]
     assert [texts.tokens for texts in asked] == [(batch.tokens[0], batch.tokens[2])]
-    nothing = again(text_model, Method("ones", ones, ""), batch, ~matters.new_ones(3))
+    none = torch.zeros(3, dtype=torch.bool)
+    nothing = explainer(text_model, Method("ones", ones, ""), batch)(none)
     assert not nothing(batch.input_ids, batch.attention_mask, torch.ones(3)).any()
     assert len(asked) == 1

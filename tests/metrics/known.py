@@ -33,7 +33,7 @@ class BagOfWords(nn.Module):
     """The log-odds are the sum of what each word's embedding says along one direction.
 
     A word's first number is its weight, the others (the same for words in one of four
-    topics) say what it is about and nothing about the class: so neighbours in the
+    topics) say what it is about and nothing about the class: so neighbors in the
     embedding space are words of a topic, with weights of either sign.
     """
 

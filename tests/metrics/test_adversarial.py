@@ -7,23 +7,29 @@ from dataclasses import replace
 
 import pytest
 import torch
-from captum.metrics import sensitivity_max
+from captum.metrics import sensitivity_max as captum_sensitivity_max
 from torch import Tensor
 
 from captum_attngrad.metrics import (
     AttackDetection,
     AttackLocalization,
+    Batch,
     EmbeddingAttack,
     EmbeddingNoise,
     SensitivityMax,
     TokenAttack,
-    attack_embeddings,
-    attack_tokens,
+)
+from captum_attngrad.metrics.functional import (
     detection_auroc,
-    max_sensitivity,
+    sensitivity_max,
     top_share,
 )
-from captum_attngrad.metrics.embedding_attack import noise_like, words_of_their_own
+from captum_attngrad.metrics.sensitivity.embedding_attack import (
+    attack_embeddings,
+    noise_like,
+    temporary_words,
+)
+from captum_attngrad.metrics.sensitivity.token_attack import attack_tokens
 from captum_attngrad.text.text_model import TextBatch, TextModel
 from tests.metrics.known import (
     UNK,
@@ -65,22 +71,22 @@ def test_top_share_hand_computed() -> None:
     assert math.isnan(value[1])
 
 
-def test_max_sensitivity_hand_computed() -> None:
+def test_sensitivity_max_hand_computed() -> None:
     before = torch.tensor([[3.0, 4.0, 7.0]])
     again = torch.tensor([[[3.0, 4.0, 0.0], [0.0, 8.0, 7.0]]])
     mask = torch.tensor([[True, True, False]])
-    assert max_sensitivity(before, again, mask).item() == 1.0  # |(-3, 4)| / |(3, 4)|
-    assert max_sensitivity(before * 0, again, mask).item() == 8.0
+    assert sensitivity_max(before, again, mask).item() == 1.0  # |(-3, 4)| / |(3, 4)|
+    assert sensitivity_max(before * 0, again, mask).item() == 8.0
 
 
-def test_attack_on_one_word_finds_the_best_neighbour() -> None:
+def test_attack_on_one_word_finds_the_best_neighbor() -> None:
     """A text of one word: of its topic, the one that speaks most for the other side."""
     model = text_model_of(BagOfWords())
     weights = model.embedding.get_parameter("weight").detach()[:, 0]
     word = 2 + int(weights[2:].argmax())
     batch = batch_of([[word]])
     attacked = attack_tokens(
-        model, batch, torch.tensor([1]), max_fraction=1.0, n_neighbours=8
+        model, batch, torch.tensor([1]), max_fraction=1.0, n_neighbors=8
     )
     topic = [i for i in range(2, 40) if i % 4 == word % 4]
     assert attacked.item() == min(topic, key=lambda i: float(weights[i]))
@@ -96,20 +102,20 @@ def test_substitutions_that_do_not_help_are_not_made() -> None:
     best = max(words, key=lambda i: weights[i])
     model = text_model_of(module)
     batch = batch_of([[worst, worst], [best, worst]])
-    ids = attack_tokens(model, batch, torch.tensor([1, 1]), 1.0, n_neighbours=9)
+    ids = attack_tokens(model, batch, torch.tensor([1, 1]), 1.0, n_neighbors=9)
     assert ids.tolist() == [[worst, worst], [worst, worst]]
 
 
 def test_attack_stays_within_its_rules() -> None:
     model, batch, target = problem(60)
     for fraction in (0.1, 0.5):
-        ids = attack_tokens(model, batch, target, fraction, n_neighbours=8)
+        ids = attack_tokens(model, batch, target, fraction, n_neighbors=8)
         changed = ids != batch.input_ids
         assert not bool((changed & ~batch.attributable).any())
         budget = (fraction * batch.attributable.sum(dim=1) - 1e-9).ceil()
         assert bool((changed.sum(dim=1) <= budget).all())
         assert bool((ids[changed] > UNK).all())
-        assert bool(((ids - batch.input_ids) % 4 == 0).all())  # same topic: neighbours
+        assert bool(((ids - batch.input_ids) % 4 == 0).all())  # same topic: neighbors
     # Every substitution helped: the class is nowhere more probable than before.
     p = model.probabilities(batch.input_ids, batch.attention_mask)
     after = model.probabilities(ids, batch.attention_mask)
@@ -118,8 +124,8 @@ def test_attack_stays_within_its_rules() -> None:
 
 def test_attack_succeeds_where_random_substitutions_do_not() -> None:
     model, batch, target = problem(60)
-    attack = TokenAttack(max_fraction=0.3, n_neighbours=8)
-    found = attack.prepare(model, batch, target)
+    attack = TokenAttack(max_fraction=0.3, n_neighbors=8)
+    found = attack.prepare(Batch(model, batch, target))
     after = predicted(model, replace(batch, input_ids=found.input_ids))
     assert torch.equal(found.success, after != target)
     assert torch.equal(found.new_class, after)
@@ -137,10 +143,10 @@ def test_attack_succeeds_where_random_substitutions_do_not() -> None:
 
 def test_wrong_from_the_start_is_no_success() -> None:
     model, batch, target = problem(10)
-    found = TokenAttack(n_neighbours=8).prepare(model, batch, 1 - target)
+    found = TokenAttack(n_neighbors=8).prepare(Batch(model, batch, 1 - target))
     assert not bool(found.success.any())
     assert not bool(found.substituted.any())
-    value = AttackDetection(TokenAttack(n_neighbours=8))(
+    value = AttackDetection(TokenAttack(n_neighbors=8))(
         model, batch, 1 - target, random_scores()
     )
     assert bool(value.isnan().all())
@@ -149,7 +155,7 @@ def test_wrong_from_the_start_is_no_success() -> None:
 @pytest.mark.parametrize(
     "attack",
     [
-        TokenAttack(max_fraction=0.3, n_neighbours=8, n_noise=6),
+        TokenAttack(max_fraction=0.3, n_neighbors=8, n_noise=6),
         EmbeddingAttack("fgsm", radius=0.5, n_noise=6),
         EmbeddingAttack("pgd", radius=0.5, n_noise=6),
     ],
@@ -181,20 +187,20 @@ def test_planted_model_notices_moved_embeddings() -> None:
 
 def test_truth_points_to_the_substituted_words() -> None:
     model, batch, target = problem(80)
-    metric = AttackLocalization(TokenAttack(max_fraction=0.3, n_neighbours=8))
+    metric = AttackLocalization(TokenAttack(max_fraction=0.3, n_neighbors=8))
     truth = metric(model, batch, target, occlusion(model)).nanmean().item()
     random = metric(model, batch, target, random_scores()).nanmean().item()
     assert truth > random + 0.2
 
 
 def test_planted_word_is_what_an_attack_changes() -> None:
-    """Only words 2 and 3 matter; 3 is made a neighbour of 2."""
+    """Only words 2 and 3 matter; 3 is made a neighbor of 2."""
     module = PlantedAttention()
     model = text_model_of(module)
     batch = batch_of(planted_texts(20))
     target = predicted(model, batch)
-    metric = AttackLocalization(TokenAttack(n_neighbours=3))
-    found = metric.perturbation.prepare(model, batch, target)
+    metric = AttackLocalization(TokenAttack(n_neighbors=3))
+    found = metric.perturbation.prepare(Batch(model, batch, target))
     planted = (batch.input_ids == 2) | (batch.input_ids == 3)
     assert bool(found.success.any())
     assert torch.equal(found.substituted[found.success], planted[found.success])
@@ -209,7 +215,7 @@ def test_every_token_is_a_word_of_its_own() -> None:
     before = model.embedding.get_parameter("weight")
     moved = model.embed(batch.input_ids) + torch.randn(4, batch.input_ids.shape[1], 3)
     expected = model.probabilities_from_embeddings(moved, batch.attention_mask)
-    with words_of_their_own(model, batch, moved) as ids:
+    with temporary_words(model, batch, moved) as ids:
         assert torch.equal(
             ids[~batch.attributable], batch.input_ids[~batch.attributable]
         )
@@ -220,7 +226,7 @@ def test_every_token_is_a_word_of_its_own() -> None:
         gradient_x_embedding(model)(ids, batch.attention_mask, target)
     assert model.embedding.weight is before
     assert model.embedding.num_embeddings == len(before)
-    with pytest.raises(KeyError), words_of_their_own(model, batch, moved):
+    with pytest.raises(KeyError), temporary_words(model, batch, moved):
         raise KeyError
     assert model.embedding.weight is before
 
@@ -264,14 +270,14 @@ def test_sensitivity_equals_captums() -> None:
     explain = occlusion(model)
     perturbation = EmbeddingNoise(radius=0.5, n_samples=4)
     mine = SensitivityMax(perturbation)(model, batch, target, explain)
-    draws = iter(perturbation.prepare(model, batch, target).unbind(dim=1))
+    draws = iter(perturbation.prepare(Batch(model, batch, target)).unbind(dim=1))
 
     def explanation(embedded: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (moved,) = embedded if isinstance(embedded, tuple) else (embedded,)
-        with words_of_their_own(model, batch, moved) as ids:
+        with temporary_words(model, batch, moved) as ids:
             return (explain(ids, batch.attention_mask, target),)
 
-    captums = sensitivity_max(
+    captums = captum_sensitivity_max(
         explanation,
         model.embed(batch.input_ids),
         perturb_func=lambda embedded, radius: next(draws),
@@ -289,11 +295,11 @@ def test_token_attack_depends_on_the_text_alone(name: str) -> None:
     else:
         model, batch, _ = problem(8)
     target = predicted(model, batch)
-    attack = TokenAttack(n_neighbours=6)
-    together = attack.prepare(model, batch, target)
+    attack = TokenAttack(n_neighbors=6)
+    together = attack.prepare(Batch(model, batch, target))
     for row in range(8):
         mine = batch.trimmed_row(row)
-        alone = attack.prepare(model, mine, target[row : row + 1])
+        alone = attack.prepare(Batch(model, mine, target[row : row + 1]))
         length = mine.input_ids.shape[1]
         assert torch.equal(together.input_ids[row, :length], alone.input_ids[0])
         assert torch.equal(together.noise_ids[row, :, :length], alone.noise_ids[0])
@@ -303,10 +309,10 @@ def test_token_attack_depends_on_the_text_alone(name: str) -> None:
 
 def test_noise_depends_on_the_text_alone() -> None:
     model, batch, target = problem(6)
-    together = EmbeddingNoise().prepare(model, batch, target)
+    together = EmbeddingNoise().prepare(Batch(model, batch, target))
     for row in range(6):
         mine = batch.trimmed_row(row)
-        alone = EmbeddingNoise().prepare(model, mine, target[row : row + 1])
+        alone = EmbeddingNoise().prepare(Batch(model, mine, target[row : row + 1]))
         assert torch.equal(together[row, :, : mine.input_ids.shape[1]], alone[0])
 
 
@@ -326,8 +332,8 @@ def test_recurrent_models_can_be_attacked() -> None:
     model = text_model_of(module)
     batch = batch_of(random_texts(8))
     target = predicted(model, batch)
-    for attack in (TokenAttack(n_neighbours=5), EmbeddingAttack(radius=3.0)):
-        found = attack.prepare(model, batch, target)
+    for attack in (TokenAttack(n_neighbors=5), EmbeddingAttack(radius=3.0)):
+        found = attack.prepare(Batch(model, batch, target))
         assert found.success.shape == (8,)
         value = AttackDetection(attack)(model, batch, target, random_scores())
         assert torch.equal(value.isnan(), ~(found.success & found.noise_valid.any(1)))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from captum_attngrad.metrics import (
+from captum_attngrad.metrics.functional import (
     average_ranks,
     cosine_similarity,
     kendall_tau_b,

@@ -18,6 +18,8 @@ from captum_attngrad.metrics import (
     InterClassSeparation,
     IntraClassCohesion,
     Silhouette,
+)
+from captum_attngrad.metrics.functional import (
     class_distance_ratio,
     davies_bouldin,
     inter_class_separation,

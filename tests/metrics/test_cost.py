@@ -7,15 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_attngrad.metrics import (
-    BackwardPasses,
-    Cost,
-    ForwardPasses,
-    PeakMemory,
-    Seconds,
-    measure_cost,
-    peak_memory,
-)
+from captum_attngrad.metrics import BackwardPasses, ForwardPasses, PeakMemory, Seconds
+from captum_attngrad.metrics.functional import Cost, measure_cost, peak_memory
 
 
 class Output(dict):  # type: ignore[type-arg]

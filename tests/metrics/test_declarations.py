@@ -19,7 +19,7 @@ from captum_attngrad.metrics import (
     InvariantModelChanges,
     LeaveOneOutAgreement,
     Metric,
-    NeighbourSubstitution,
+    NeighborSubstitution,
     ParameterRandomization,
     PeakMemory,
     PolarityViolation,
@@ -46,7 +46,7 @@ ALL = [
         for perturbation in (
             InvariantModelChanges(),
             InvariantModelChanges(["value_constant"]),
-            NeighbourSubstitution(),
+            NeighborSubstitution(),
         )
         for measure in ("spearman", "cosine", "top_k")
     ),

@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from captum_attngrad.metrics import (
-    Comprehensiveness,
-    Sufficiency,
-    comprehensiveness,
-    sufficiency,
-)
+from captum_attngrad.metrics import Comprehensiveness, Sufficiency
+from captum_attngrad.metrics.functional import comprehensiveness, sufficiency
 
 REPLACEMENT = 0
 # Log-odds that each word adds to class 1; the replacement adds none.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from captum.metrics import infidelity
+from captum.metrics import infidelity as captum_infidelity
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from captum_attngrad.metrics import Infidelity, random_removals, removal_infidelity
+from captum_attngrad.metrics import Infidelity
+from captum_attngrad.metrics.functional import infidelity, random_masks
 from tests.metrics.known import (
     UNK,
     BagOfWords,
@@ -29,15 +30,15 @@ def test_hand_computed() -> None:
     removed = torch.tensor([[[1, 0, 0], [1, 1, 0]]]).bool()
     effects = torch.tensor([[1.0, 1.0]])
     # Sums 1 and 3; differences 0 and 2.
-    value = removal_infidelity(scores, removed, effects, normalize=False)
+    value = infidelity(scores, removed, effects, normalize=False)
     assert value.item() == pytest.approx(2.0)
     # The best factor is (1*1 + 3*1) / (1 + 9) = 0.4; differences 0.6 and 0.2.
-    value = removal_infidelity(scores, removed, effects, normalize=True)
+    value = infidelity(scores, removed, effects, normalize=True)
     assert value.item() == pytest.approx((0.36 + 0.04) / 2)
 
 
 def test_no_scores_fit_nothing() -> None:
-    value = removal_infidelity(
+    value = infidelity(
         torch.zeros(1, 2), torch.ones(1, 3, 2).bool(), torch.full((1, 3), 2.0)
     )
     assert value.item() == 4.0
@@ -54,7 +55,7 @@ def test_equals_captum(normalize: bool) -> None:
     metric = Infidelity(n_samples, normalize)
     mine = metric(model.probabilities, ids, scores, target, UNK, mask, mask)
 
-    removed = random_removals(mask, n_samples).flatten(0, 1).double()
+    removed = random_masks(mask, n_samples).flatten(0, 1).double()
 
     def forward(kept: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         return model.probabilities(ids.masked_fill(kept == 0, UNK), mask)
@@ -62,7 +63,7 @@ def test_equals_captum(normalize: bool) -> None:
     def perturb(kept: Tensor) -> tuple[Tensor, Tensor]:
         return removed, kept - removed  # each text is repeated n_samples times
 
-    captums = infidelity(
+    captums = captum_infidelity(
         forward,
         perturb,
         torch.ones_like(scores),
@@ -79,21 +80,21 @@ def test_equals_captum(normalize: bool) -> None:
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5))
 def test_random_sets_do_not_depend_on_the_batch(lengths: list[int]) -> None:
     mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    sets = random_removals(mask, 5)
+    sets = random_masks(mask, 5)
     assert bool(sets.any(dim=2).all())
     assert not bool((sets & ~mask.unsqueeze(1)).any())
     for row, length in enumerate(lengths):
-        alone = random_removals(torch.ones(1, length, dtype=torch.bool), 5)
+        alone = random_masks(torch.ones(1, length, dtype=torch.bool), 5)
         assert torch.equal(sets[row, :, :length], alone[0])
 
 
 def test_sizes_of_random_sets_are_uniform() -> None:
-    sets = random_removals(torch.ones(1, 4, dtype=torch.bool), 4000)
+    sets = random_masks(torch.ones(1, 4, dtype=torch.bool), 4000)
     sizes = sets.sum(dim=2).flatten().bincount(minlength=5).tolist()
     assert sizes[0] == 0
     assert all(900 < count < 1100 for count in sizes[1:])
     assert bool(((sets.float().mean(dim=1) - 0.625).abs() < 0.03).all())
-    other = random_removals(torch.ones(1, 4, dtype=torch.bool), 4000, seed=1)
+    other = random_masks(torch.ones(1, 4, dtype=torch.bool), 4000, seed=1)
     assert not torch.equal(sets, other)
 
 

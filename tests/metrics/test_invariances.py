@@ -8,17 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_attngrad.metrics import (
+from captum_attngrad.metrics import NotApplicableError
+from captum_attngrad.metrics._parameters import share_unchanged, swapped_parameters
+from captum_attngrad.metrics.resilience.input_shift import shift_inputs
+from captum_attngrad.metrics.resilience.invariances import (
     INVARIANT_CHANGES,
-    NotApplicableError,
     add_key_constant,
     add_value_constant,
-    borrowed_parameters,
     change_value_basis,
     permute_units,
-    shift_inputs,
 )
-from captum_attngrad.metrics.borrowed import share_unchanged
 from captum_attngrad.models import AttentionLSTMClassifier
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3], [4, 3, 2, 0, 0, 0]])
@@ -276,10 +275,10 @@ def test_borrowed_parameters_are_given_back(name: str) -> None:
             parameter.mul_(1.1)
     other = logits_of(changed)
     assert not torch.allclose(other, before)
-    with borrowed_parameters(model, changed):
+    with swapped_parameters(model, changed):
         torch.testing.assert_close(logits_of(model), other)
     assert torch.equal(logits_of(model), before)
-    with pytest.raises(KeyError), borrowed_parameters(model, changed):
+    with pytest.raises(KeyError), swapped_parameters(model, changed):
         raise KeyError
     assert torch.equal(logits_of(model), before)
     assert [id(parameter) for parameter in model.parameters()] == identities
@@ -300,7 +299,7 @@ def test_copies_to_borrow_from_share_what_did_not_change() -> None:
     ]
     assert "classifier.weight" in shared
     assert "embedding.weight" not in shared
-    with borrowed_parameters(model, changed):
+    with swapped_parameters(model, changed):
         for key, value in model.state_dict().items():
             assert torch.equal(value, expected[key])
     assert torch.equal(logits_of(model), before)
@@ -309,20 +308,20 @@ def test_copies_to_borrow_from_share_what_did_not_change() -> None:
 def test_added_parameter_is_borrowed_and_taken_away() -> None:
     model = lstm()
     changed = add_key_constant(model)
-    with borrowed_parameters(model, changed):
+    with swapped_parameters(model, changed):
         assert model.attention.score.bias is not None
     assert model.attention.score.bias is None
 
 
 def test_frozen_parameters_stay_frozen() -> None:
     model = lstm().requires_grad_(False)
-    with borrowed_parameters(model, change_value_basis(model)):
+    with swapped_parameters(model, change_value_basis(model)):
         assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_another_model_has_nothing_to_lend() -> None:
     with (
         pytest.raises(ValueError, match="differs in shape"),
-        borrowed_parameters(nn.Linear(2, 2), nn.Linear(2, 3)),
+        swapped_parameters(nn.Linear(2, 2), nn.Linear(2, 3)),
     ):
         pass

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from captum_attngrad.metrics import LeaveOneOutAgreement, leave_one_out_masks
+from captum_attngrad.metrics import LeaveOneOutAgreement
+from captum_attngrad.metrics.functional import leave_one_out_masks
 from tests.metrics.known import (
     UNK,
     BagOfWords,

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from captum_attngrad.metrics import PolarityViolation, polarity_violation
+from captum_attngrad.metrics import PolarityViolation
+from captum_attngrad.metrics.functional import polarity_violation
 from tests.metrics.known import (
     UNK,
     BagOfWords,

@@ -4,11 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_attngrad.metrics import (
-    ParameterRandomization,
-    ParameterShuffling,
-    shuffled_parameters,
-)
+from captum_attngrad.metrics import ParameterRandomization, ParameterShuffling
+from captum_attngrad.metrics.sanity.parameter_randomization import shuffled_parameters
 from tests.metrics.known import (
     BagOfWords,
     PlantedAttention,

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from captum_attngrad.metrics import (
-    INVARIANT_CHANGES,
+    Batch,
     InvariantModelChanges,
-    NeighbourSubstitution,
+    NeighborSubstitution,
     NotApplicableError,
     Resilience,
-    mean_agreement,
-    nearest_neighbours,
 )
-from captum_attngrad.metrics.neighbours import random_substitutions
+from captum_attngrad.metrics._neighbors import random_substitutions
+from captum_attngrad.metrics.functional import mean_agreement, nearest_neighbors
+from captum_attngrad.metrics.resilience.invariances import INVARIANT_CHANGES
 from captum_attngrad.models import AttentionLSTMClassifier
 from tests.metrics.known import (
     BagOfWords,
@@ -87,7 +87,7 @@ def test_gradient_times_embedding_moves_when_the_embedding_does() -> None:
     assert still.mean().item() > 0.999
 
 
-def test_raw_attention_gradient_moves_with_the_values_and_centred_does_not() -> None:
+def test_raw_attention_gradient_moves_with_the_values_and_centered_does_not() -> None:
     """The exact statement: adding c to all values moves G by dO · c and no more."""
     model = PlantedAttention().eval()
     torch.nn.init.normal_(model.attention.out_proj.weight, std=0.5)
@@ -95,7 +95,7 @@ def test_raw_attention_gradient_moves_with_the_values_and_centred_does_not() -> 
     batch = batch_of(planted_texts(12))
     target = predicted(text_model, batch)
 
-    def attention_gradient(centred: bool):  # type: ignore[no-untyped-def]
+    def attention_gradient(centered: bool):  # type: ignore[no-untyped-def]
         def explain(ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
             with torch.no_grad():
                 x = model.embedding(ids)
@@ -113,7 +113,7 @@ def test_raw_attention_gradient_moves_with_the_values_and_centred_does_not() -> 
             pooled = out.sum(dim=1) / mask.sum(dim=1, keepdim=True)
             chosen = model.classifier(pooled).gather(1, target.unsqueeze(1)).sum()
             (gradient,) = torch.autograd.grad(chosen, weights)
-            if centred:
+            if centered:
                 gradient = gradient - (weights * gradient).sum(dim=3, keepdim=True)
             # Padded queries have no output; padded keys are not attended.
             scores = (gradient * mask[:, None, :, None]).sum(dim=(1, 2))
@@ -123,19 +123,21 @@ def test_raw_attention_gradient_moves_with_the_values_and_centred_does_not() -> 
         return explain
 
     metric = Resilience(InvariantModelChanges(["value_constant"]), measure="cosine")
-    raw = metric(text_model, batch, target, attention_gradient(centred=False))
-    centred = metric(text_model, batch, target, attention_gradient(centred=True))
-    assert centred.min().item() > 0.9999
+    raw = metric(text_model, batch, target, attention_gradient(centered=False))
+    centered = metric(text_model, batch, target, attention_gradient(centered=True))
+    assert centered.min().item() > 0.9999
     assert raw.mean().item() < 0.95
     basis = Resilience(InvariantModelChanges(["value_basis"]), measure="cosine")
-    both = basis(text_model, batch, target, attention_gradient(centred=False))
+    both = basis(text_model, batch, target, attention_gradient(centered=False))
     assert both.min().item() > 0.9999
 
 
 def test_changes_that_move_the_answer_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def wrong(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    def wrong(
+        model: torch.nn.Module, seed: int = 0, *, run: object = None
+    ) -> torch.nn.Module:
         changed = PlantedAttention()
         with torch.no_grad():
             changed.classifier.bias[0] += 1e-3
@@ -163,7 +165,7 @@ def test_changes_that_do_not_apply() -> None:
         Resilience(InvariantModelChanges(["input_shift"]))(
             model, batch, target, random_scores()
         )
-    found = InvariantModelChanges().prepare(model, batch, target)
+    found = InvariantModelChanges().prepare(Batch(model, batch, target))
     assert set(found.models) == set(INVARIANT_CHANGES) - {"input_shift"}
     assert InvariantModelChanges().diagnostics(found)[
         "largest logit difference"
@@ -188,31 +190,31 @@ def test_model_is_as_before() -> None:
         assert torch.equal(value, own[key])
 
 
-def test_nearest_neighbours_hand_computed() -> None:
+def test_nearest_neighbors_hand_computed() -> None:
     table = torch.tensor(
         [[0.0, 0.0], [1.0, 0.0], [5.0, 1.0], [1.0, 1.0], [-1.0, 0.0], [0.0, 1.0]]
     )
-    found = nearest_neighbours(table, torch.tensor([1, 5]), 2, excluded=[0])
+    found = nearest_neighbors(table, torch.tensor([1, 5]), 2, excluded=[0])
     assert found.tolist() == [[2, 3], [3, 2]]
-    found = nearest_neighbours(table, torch.tensor([1]), 1, excluded=[0, 2])
+    found = nearest_neighbors(table, torch.tensor([1]), 1, excluded=[0, 2])
     assert found.tolist() == [[3]]
-    assert nearest_neighbours(table, torch.tensor([], dtype=torch.long), 2).shape == (
+    assert nearest_neighbors(table, torch.tensor([], dtype=torch.long), 2).shape == (
         0,
         2,
     )
-    with pytest.raises(ValueError, match="n_neighbours is 5 and 5 ids"):
-        nearest_neighbours(table, torch.tensor([1]), 5, excluded=[0])
+    with pytest.raises(ValueError, match="n_neighbors is 5 and 5 ids"):
+        nearest_neighbors(table, torch.tensor([1]), 5, excluded=[0])
 
 
 def test_substitutions_depend_on_the_text_alone() -> None:
     texts = random_texts(6)
     batch = batch_of(texts)
-    neighbours = torch.arange(40)[:, None] + torch.tensor([100, 200])  # of each id
+    neighbors = torch.arange(40)[:, None] + torch.tensor([100, 200])  # of each id
     counts = torch.tensor([1, 2, 3, 0, 2, 1])
     together = random_substitutions(
         batch.input_ids,
         batch.attributable,
-        neighbours[batch.input_ids],
+        neighbors[batch.input_ids],
         counts,
         7,
         batch.seeds,
@@ -226,7 +228,7 @@ def test_substitutions_depend_on_the_text_alone() -> None:
         alone = random_substitutions(
             torch.tensor([text]),
             torch.ones(1, len(text), dtype=torch.bool),
-            neighbours[torch.tensor([text])],
+            neighbors[torch.tensor([text])],
             counts[row : row + 1],
             7,
             batch.seeds[row : row + 1],
@@ -234,12 +236,12 @@ def test_substitutions_depend_on_the_text_alone() -> None:
         assert torch.equal(together[row, :, : len(text)], alone[0])
 
 
-def test_kept_neighbours_keep_the_answer() -> None:
+def test_kept_neighbors_keep_the_answer() -> None:
     model = text_model_of(BagOfWords())
     batch = batch_of(random_texts(40))
     target = predicted(model, batch)
-    perturbation = NeighbourSubstitution(epsilon=0.05, n_neighbours=8)
-    found = perturbation.prepare(model, batch, target)
+    perturbation = NeighborSubstitution(epsilon=0.05, n_neighbors=8)
+    found = perturbation.prepare(Batch(model, batch, target))
     assert 0.2 < found.valid.float().mean().item() < 1
     p = model.probabilities(batch.input_ids, batch.attention_mask)
     for variant, valid in zip(
@@ -249,37 +251,37 @@ def test_kept_neighbours_keep_the_answer() -> None:
         move = (after - p).gather(1, target.unsqueeze(1)).abs().squeeze(1)
         same = after.argmax(1) == target
         assert bool(((move <= 0.05) & same)[valid].all())
-        # Words of the same topic: neighbours differ in the weight alone.
+        # Words of the same topic: neighbors differ in the weight alone.
         assert bool(((variant - batch.input_ids) % 4 == 0).all())
         assert bool(((variant != batch.input_ids).sum(dim=1) >= 1).all())
-    loose = NeighbourSubstitution(epsilon=1.0, n_neighbours=8)
-    found_loose = loose.prepare(model, batch, target)
+    loose = NeighborSubstitution(epsilon=1.0, n_neighbors=8)
+    found_loose = loose.prepare(Batch(model, batch, target))
     kept = [
         predicted(model, replace(batch, input_ids=ids)) == target
         for ids in found_loose.input_ids.unbind(1)
     ]
     assert torch.equal(torch.stack(kept, dim=1), found_loose.valid)
-    share = perturbation.diagnostics(found)["texts with a neighbour"]
+    share = perturbation.diagnostics(found)["texts with a neighbor"]
     assert torch.equal(share, found.valid.any(dim=1).double())
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_truth_moves_little_between_neighbours(measure: str) -> None:
+def test_truth_moves_little_between_neighbors(measure: str) -> None:
     model = text_model_of(PlantedAttention())
     batch = batch_of(planted_texts(20))
     target = predicted(model, batch)
-    metric = Resilience(NeighbourSubstitution(n_neighbours=5), measure)
+    metric = Resilience(NeighborSubstitution(n_neighbors=5), measure)
     truth = metric(model, batch, target, occlusion(model)).nanmean().item()
     random = metric(model, batch, target, random_scores()).nanmean().item()
     assert truth > random + 0.2
-    assert metric.name == f"neighbours_{measure}"
+    assert metric.name == f"neighbors_{measure}"
 
 
-def test_no_neighbour_within_epsilon_is_nan() -> None:
+def test_no_neighbor_within_epsilon_is_nan() -> None:
     model = text_model_of(BagOfWords())
     batch = batch_of(random_texts(5))
     target = predicted(model, batch)
-    metric = Resilience(NeighbourSubstitution(epsilon=0.0, n_neighbours=5))
+    metric = Resilience(NeighborSubstitution(epsilon=0.0, n_neighbors=5))
     assert bool(metric(model, batch, target, occlusion(model)).isnan().all())
     assert "no variant" in metric.undefined
 
@@ -297,7 +299,7 @@ def test_bad_input_is_named() -> None:
         ({"n_variants": 5, "n_draws": 4}, "n_draws 4"),
     ):
         with pytest.raises(ValueError, match=message):
-            NeighbourSubstitution(**arguments)
+            NeighborSubstitution(**arguments)
     model = replace(text_model_of(BagOfWords()), embedding=torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"is a Linear; expected torch\.nn\.Embedding"):
-        NeighbourSubstitution().prepare(model, batch_of([[2]]), torch.tensor([0]))
+        NeighborSubstitution().prepare(Batch(model, batch_of([[2]]), torch.tensor([0])))

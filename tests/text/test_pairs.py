@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from captum_attngrad.evaluation import available_methods, available_metrics, compare
 from captum_attngrad.evaluation.registry import resolve_methods
-from captum_attngrad.metrics import AttackDetection, Resilience
-from captum_attngrad.metrics.resilience import NeighbourSubstitution
-from captum_attngrad.metrics.token_attack import TokenAttack
+from captum_attngrad.metrics import (
+    AttackDetection,
+    NeighborSubstitution,
+    Resilience,
+    TokenAttack,
+)
 from captum_attngrad.text import TextModel
 from captum_attngrad.text.batching import pad_values
 
@@ -29,8 +32,8 @@ PAIRS = [
     ("the unwatchable plot", "good"),
 ]
 ATTACKS = [
-    Resilience(NeighbourSubstitution(n_neighbours=3, epsilon=0.5, fraction=0.5)),
-    AttackDetection(TokenAttack(max_fraction=1.0, n_neighbours=3)),
+    Resilience(NeighborSubstitution(n_neighbors=3, epsilon=0.5, fraction=0.5)),
+    AttackDetection(TokenAttack(max_fraction=1.0, n_neighbors=3)),
 ]
 MIXED = [PAIRS[0], "a good film", ["bad", "plot"]]
 
@@ -206,7 +209,7 @@ def test_leave_one_out_of_a_pair_is_what_the_definition_says() -> None:
 def test_pairs_are_compared_by_every_metric() -> None:
     text_model = pair_model()
     # Those need more words than there are.
-    replaced = {n for n in available_metrics() if "neighbour" in n or "token_" in n}
+    replaced = {n for n in available_metrics() if "neighbor" in n or "token_" in n}
     replaced |= {"attack_localization"}
     result = compare(
         text_model,

@@ -16,6 +16,7 @@ from captum_attngrad.text import (
     build_vocab_from_iterator,
     by_length,
 )
+from captum_attngrad.text.word_pieces import merge_word_pieces
 
 TEXTS = ["A good film", "the unwatchable plot", "bad"]
 
@@ -32,7 +33,7 @@ def lstm_text_model() -> TextModel:
         WordTokenizer(),
         vocab,
         embedding=model.embedding,
-        layer=model.attention,
+        attention_layers=model.attention,
     )
 
 
@@ -230,3 +231,27 @@ def test_deep_lift_where_the_model_allows_it() -> None:
         without = text_model.probabilities(nothing, batch.attention_mask)
     change = (full - without).gather(1, target.unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(scores.sum(dim=1).double(), change, rtol=0.05, atol=1e-3)
+
+
+def test_pieces_of_any_vocabulary_merge_into_words() -> None:
+    pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.tiny_bert import tiny_bert
+
+    pieces = ["<pad>", "<unk>", "Un", "watch", "able", "Ġfilm", "Ġna", "Ã¯", "ve"]
+    model = models.BPE(
+        {piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>"
+    )
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>"
+    )
+    text_model = TextModel.from_huggingface(tiny_bert(), tokenizer)
+    shown = text_model.show_tokens([2, 3, 4, 5, 6, 7, 8, 0])
+    assert shown == ["Un", "##watch", "##able", "film", "na", "##ï", "##ve", "<pad>"]
+    words, _ = merge_word_pieces(shown, [0.0] * 8)
+    assert words == ["Unwatchable", "film", "naïve", "<pad>"]

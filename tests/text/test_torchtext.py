@@ -43,7 +43,7 @@ def text_model(
         tokenizer,
         vocab,
         embedding=model.embedding,
-        layer=model.attention,
+        attention_layers=model.attention,
     )
 
 
@@ -79,7 +79,7 @@ def test_explanations_do_not_depend_on_whose_vocabulary_it_is(
     found = []
     for each in (with_torchtext, ours):
         batch = each.batch(TEXTS)
-        method = AttentionGradient(each.logits, each.attention)
+        method = AttentionGradient(each.logits, each.attention_layers)
         mask = batch.attention_mask
         scores = method.attribute(batch.input_ids, 1, mask)
         assert bool((scores[mask] != 0).any())
@@ -149,7 +149,7 @@ def test_beside_another_torch_the_versions_are_named(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from captum_attngrad import import_torchtext; import_torchtext()",
+            "from captum_attngrad.text import import_torchtext; import_torchtext()",
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,

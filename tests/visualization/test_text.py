@@ -65,16 +65,36 @@ def test_fields_of_the_record() -> None:
     assert record.convergence_score == 0.5
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6])
 def test_captum_clips_nothing_whatever_the_scale(scale: float) -> None:
     scores = torch.tensor([[4.0, 2.0, 0.0, -1.0]]).double() * scale
     (record,) = records([["a", "b", "c", "d"]], scores)
     assert record.word_attributions.tolist() == pytest.approx([1.0, 0.5, 0.0, -0.25])
 
 
-def test_zero_scores_stay_zero() -> None:
-    (record,) = records([["a", "b"]], torch.zeros(1, 2))
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-8])
+def test_scores_that_vanished_have_no_color(scale: float) -> None:
+    (record,) = records([["a", "b"]], torch.tensor([[3.0, -1.0]]) * scale)
     assert record.word_attributions.tolist() == [0.0, 0.0]
+    assert record.attr_score == pytest.approx(2 * scale)
+
+
+def test_special_tokens_have_no_color_and_unknown_words_do() -> None:
+    tokens = ["[CLS]", "<unk>", "[MASK]", "x", "[SEP]", "[PAD]"]
+    (record,) = records([tokens], torch.tensor([[9.0, 1, 2, -4, 7, 5]]))
+    assert record.word_attributions.tolist() == [0, 0.25, 0.5, -1, 0, 0]
+    (record,) = text_records(
+        [tokens], torch.ones(1, 6), 0.5, 1, 1, 1, special_tokens=["x"]
+    )
+    assert record.word_attributions.tolist() == [1, 1, 1, 0, 1, 1]
+
+
+def test_word_pieces_are_words_unless_asked_for() -> None:
+    pieces, scores = [["un", "##seen", "film"]], torch.tensor([[1.0, 2, 1]])
+    (record,) = records(pieces, scores)
+    assert record.raw_input_ids == ["unseen", "film"]
+    (record,) = text_records(pieces, scores, 0.5, 1, 1, 1, merge_pieces=False)
+    assert record.raw_input_ids == pieces[0]
 
 
 def test_padding_is_left_out_of_scores_and_scale() -> None:

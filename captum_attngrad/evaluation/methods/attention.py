@@ -32,7 +32,7 @@ def _gradient(
     text_model: TextModel, batch: TextBatch, target: Tensor, **options: Any
 ) -> Tensor:
     method = AttentionGradient(
-        text_model.probabilities, text_model.attention, **options
+        text_model.probabilities, text_model.attention_layers, **options
     )
     with differentiable(text_model):
         scores: Tensor = method.attribute(
@@ -42,7 +42,9 @@ def _gradient(
 
 
 def _integrated(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
-    method = IntegratedAttentionGradient(text_model.probabilities, text_model.attention)
+    method = IntegratedAttentionGradient(
+        text_model.probabilities, text_model.attention_layers
+    )
     with differentiable(text_model):
         scores: Tensor = method.attribute(
             batch.input_ids,
@@ -64,7 +66,7 @@ def _from_replaced(
     """Scores of the log-odds, from the text with every token replaced."""
     method = kind(
         text_model.log_odds,
-        text_model.attention,
+        text_model.attention_layers,
         embedding=text_model.embedding,
     )
     masked = batch.input_ids.masked_fill(batch.attributable, text_model.replacement_id)
@@ -172,7 +174,7 @@ METHODS = (
         partial(
             _without_padding,
             lambda text_model: AttentionWeights(
-                text_model.probabilities, text_model.attention
+                text_model.probabilities, text_model.attention_layers
             ),
         ),
         "AttentionWeights: the weights themselves, mean over heads, sum over queries "
@@ -183,7 +185,7 @@ METHODS = (
         partial(
             _without_padding,
             lambda text_model: AttentionRollout(
-                text_model.probabilities, text_model.attention
+                text_model.probabilities, text_model.attention_layers
             ),
             of_first=True,
         ),
@@ -195,7 +197,7 @@ METHODS = (
         partial(
             _without_padding,
             lambda text_model: AttentionRelevance(
-                text_model.probabilities, text_model.attention
+                text_model.probabilities, text_model.attention_layers
             ),
             of_first=True,
         ),
@@ -207,7 +209,7 @@ METHODS = (
         partial(
             _without_padding,
             lambda text_model: AttentionRelevance(
-                text_model.probabilities, text_model.attention, signed=True
+                text_model.probabilities, text_model.attention_layers, signed=True
             ),
             of_first=True,
         ),

@@ -28,7 +28,7 @@ from captum_attngrad.text import TextBatch, TextModel
 IG_STEPS = 50
 GRADIENT_SHAP_SAMPLES = 20
 # DeepLift's scores add up to the change of the output where its rules reach every
-# nonlinearity; a larger share missing means that they do not.
+# nonlinearity; if a larger share is missing, they do not.
 DEEP_LIFT_TOLERANCE = 0.05
 
 
@@ -48,7 +48,7 @@ def _captum(
 def _deep_lift(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
     attribution: Any = DeepLift(text_model.model)
     with warnings.catch_warnings():
-        # That it sets hooks, and removes them again.
+        # Captum says that it sets hooks and removes them again.
         warnings.filterwarnings("ignore", "Setting forward, backward hooks")
         scores = run_captum(attribution, text_model, batch, target).detach()
     ids = (batch.input_ids, replaced_ids(text_model, batch))

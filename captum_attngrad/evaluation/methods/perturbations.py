@@ -1,4 +1,4 @@
-r"""Methods that replace tokens and watch the model, and the two anchors."""
+r"""Methods that mask tokens and read the model's answers, and the two anchors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_attngrad.evaluation.captum_methods import ROWS_PER_EVAL, run_captum
 from captum_attngrad.evaluation.registry import Method
-from captum_attngrad.metrics import removal_probabilities
+from captum_attngrad.metrics.functional.masking import masked_answers
+from captum_attngrad.metrics.functional.masks import leave_one_out_masks, with_unmasked
 from captum_attngrad.text import TextBatch, TextModel
 
 LIME_SAMPLES = 500
@@ -40,7 +41,7 @@ class _Ridge(Model):
         assert isinstance(dataset, TensorDataset)
         x, y, weight = (tensor.double() for tensor in dataset.tensors)
         weight = weight.unsqueeze(1)
-        # Centred, so that the constant is not penalised.
+        # Centered, so that the constant is not penalized.
         x = x - (weight * x).sum(dim=0) / weight.sum()
         y = y - (weight.squeeze(1) * y).sum() / weight.sum()
         penalty = self._alpha * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
@@ -55,7 +56,7 @@ class _Ridge(Model):
 
 
 class _Samples:
-    """LIME's samples of a text, made at once; Captum asks for one at a time."""
+    """LIME's samples of a text, drawn together; Captum draws one at a time."""
 
     def __init__(self) -> None:
         self._variants: Iterator[Tensor] = iter(())
@@ -66,7 +67,7 @@ class _Samples:
         half = torch.full((LIME_SAMPLES, ids.shape[1]), 0.5)
         kept = torch.bernoulli(half).to(ids.device)
         self._variants = iter(torch.where(kept.bool(), ids, baselines).split(1))
-        # Cosine distance between the whole text and what is left of it, as bags of
+        # Cosine distance between the whole text and the sample, as bags of
         # words. Captum's own default compares the raw inputs, and token ids are not
         # quantities.
         distance = 1 - kept.double().mean(dim=1).sqrt()
@@ -75,11 +76,11 @@ class _Samples:
         yield from kept.split(1)
 
     def variant(self, *_: object, **__: object) -> Tensor:
-        """The ids of the sample that was drawn last."""
+        """The ids of the last sample."""
         return next(self._variants)
 
     def weight(self, *_: object, **__: object) -> Tensor:
-        """How like the text it is."""
+        """The weight of a sample, by its similarity to the text."""
         return next(self._weights)
 
 
@@ -109,7 +110,7 @@ def _kernel_shap(text_model: TextModel, batch: TextBatch, target: Tensor) -> Ten
     for i in range(len(batch)):
         row, of_row = batch.trimmed_row(i), target[i : i + 1]
         if int(row.attributable.sum()) == 1:
-            # Captum weighs coalitions between none and all, and one token has none.
+            # Captum weighs coalitions between none and all tokens; here there are none.
             part = _leave_one_out(text_model, row, of_row)
         else:
             part = run_captum(
@@ -159,19 +160,14 @@ def _feature_ablation(
 
 
 def _leave_one_out(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
-    length = batch.input_ids.shape[1]
-    single = torch.eye(length, dtype=torch.bool, device=batch.input_ids.device)
-    nothing = torch.zeros_like(single[:1])
-    # Removing what may not be removed is removing nothing, which is run once.
-    removed = torch.cat([nothing, single]) & batch.attributable.unsqueeze(1)
-    p = removal_probabilities(
+    p = masked_answers(
         text_model.probabilities,
         batch.input_ids,
-        removed,
+        with_unmasked(leave_one_out_masks(batch.attributable)),
         target,
         text_model.replacement_id,
         additional_forward_args=batch.forward_args,
-    )
+    ).p
     return p[:, :1] - p[:, 1:]
 
 
@@ -179,7 +175,7 @@ def _random(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
     scores = torch.zeros(batch.input_ids.shape)
     for row, seed in enumerate(batch.seeds):
         generator = torch.Generator().manual_seed(seed)
-        # One draw for each token of the text: the padding must not change them.
+        # One draw for each token of the text: padding must not change them.
         length = len(batch.tokens[row])
         scores[row, :length] = torch.rand(length, generator=generator) * 2 - 1
     return scores.to(batch.input_ids.device)

@@ -1,0 +1,1 @@
+r"""Comparisons on disk: the parts of a run, and whole comparisons."""

@@ -1,0 +1,1 @@
+r"""Consistency: do the same words explain texts of the same class?"""

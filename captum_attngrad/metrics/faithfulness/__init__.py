@@ -1,0 +1,1 @@
+r"""Faithfulness: does masking tokens affect the model as their scores say?"""

@@ -1,0 +1,1 @@
+r"""Resilience: do the scores stay the same when the model's answer does?"""

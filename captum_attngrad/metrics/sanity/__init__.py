@@ -1,0 +1,1 @@
+r"""Sanity: does an explanation depend on what the model has learned?"""

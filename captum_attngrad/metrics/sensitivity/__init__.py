@@ -1,0 +1,1 @@
+r"""Sensitivity: does an explanation react to attacks, and only to them?"""
