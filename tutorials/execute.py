@@ -4,8 +4,8 @@ python tutorials/execute.py              run all; nothing is written
 python tutorials/execute.py --write      run all and keep the new outputs
 python tutorials/execute.py 01_quickstart.ipynb
 
-"All" leaves out the one for torchtext, which goes with other versions of torch: it is
-run by name, with the Python of .venv-torchtext.
+"All" leaves out the one for torchtext, which needs another version of torch: run it by
+name, with the Python of .venv-torchtext.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def execute(path: Path) -> Any:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
-    # Long enough to train, on one core, a model that is not in the cache.
+    # Long enough to train a model that is not in the cache, on one core.
     NotebookClient(
         notebook, timeout=1800, kernel_name="python3", coalesce_streams=True
     ).execute()
-    # What changes from run to run, or names this machine, is not kept.
+    # Drop what changes from run to run, or names this machine.
     notebook.metadata = METADATA
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

@@ -15,7 +15,7 @@ from captum_attngrad._classes import check_class_names
 from captum_attngrad.capture._surroundings.threads import hooked
 from captum_attngrad.text._huggingface import HuggingFaceText
 from captum_attngrad.text._outputs import ONE_CLASS, Outputs
-from captum_attngrad.text._padding import padding_matters
+from captum_attngrad.text._padding import depends_on_padding
 from captum_attngrad.text._texts import (
     Text,
     check_not_empty,
@@ -305,11 +305,16 @@ class TextModel:
                 lengths += [len(tokens) for tokens in some.tokens]
         groups = by_length(lengths, tokens_per_batch)
         mixed = next((g for g in groups if lengths[g[0]] != lengths[g[-1]]), None)
-        if mixed and padding_matters(self, [texts[mixed[0]], texts[mixed[-1]]]):
+        if mixed and self._depends_on_padding(texts[mixed[0]], texts[mixed[-1]]):
             groups = by_length(lengths, tokens_per_batch, same_length=True)
         for places in groups:
             chosen = None if seeds is None else [seeds[place] for place in places]
             yield places, self.batch([texts[place] for place in places], chosen)
+
+    def _depends_on_padding(self, short: Text, long: Text) -> bool:
+        with warnings.catch_warnings(), torch.no_grad(), self.evaluation_mode():
+            warnings.simplefilter("ignore", UserWarning)
+            return depends_on_padding(self.logits, self.batch([short, long]))
 
     def probabilities(
         self, input_ids: Tensor, attention_mask: Tensor, *extras: Tensor

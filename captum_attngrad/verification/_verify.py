@@ -35,7 +35,8 @@ _MAX_COPIED = 300_000_000
 # Small steps for kinks of the model (ReLU), large ones where parts of it work in a
 # smaller dtype (a normalization in float32, say).
 _STEPS = {
-    torch.float64: (1e-3, 1e-4, 1e-2, 5e-2),
+    # The third steps over hardly any kink of a ReLU.
+    torch.float64: (1e-3, 1e-4, 1e-6, 1e-2, 5e-2),
     torch.float32: (3e-2, 1e-2, 1e-1, 3e-3),
     torch.float16: (0.1, 0.3),
     torch.bfloat16: (0.3, 1.0),

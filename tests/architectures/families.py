@@ -316,7 +316,7 @@ FAMILIES: Sequence[Family] = (
         {"self": r"layers\.\d\.self_attn"},
         experts=True,
         float32_softmax=True,
-        remark="mixture of experts: routers are no attention",
+        remark="mixture of experts: routers are not attention",
     ),
     Family(
         "gpt-oss",

@@ -155,7 +155,7 @@ def _explain_moved(batch: Batch, moved: Tensor, explain: Explain) -> Tensor:
 @dataclass(frozen=True)
 class EmbeddingAttack(Perturbation):
     r"""
-    :func:`attack_embeddings`, and for comparison random moves of the same size.
+    ``attack_embeddings``, and for comparison random moves of the same size.
 
     Args:
         attack (str): "fgsm" or "pgd".

@@ -154,7 +154,7 @@ def attack_tokens(
 @dataclass(frozen=True)
 class TokenAttack(Perturbation):
     r"""
-    :func:`attack_tokens`, and for comparison random substitutions of the same size:
+    ``attack_tokens``, and for comparison random substitutions of the same size:
     equally many random tokens, replaced by random neighbors, that do not change the
     class.
 
