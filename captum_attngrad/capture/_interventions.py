@@ -41,6 +41,9 @@ class Operation(NamedTuple):
     def name(self) -> str:
         return getattr(self.func, "__name__", "")
 
+    def with_args(self, *args: Any) -> Operation:
+        return self._replace(args=args)
+
     def run(self) -> Any:
         if self.rest:
             following, *rest = self.rest

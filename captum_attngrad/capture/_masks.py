@@ -25,8 +25,8 @@ def forbidden_scores(scores: Tensor) -> Tensor:
     """True where an additive mask (or masked score) rules a pair out.
 
     A row in which nothing is allowed, as for a query that is padding, counts as such if
-    it was filled with one number, or masked with -1e9 or less. Scores to which -1e4 was
-    added throughout a row are taken for what the model makes of them: attention.
+    it was filled with one number, or masked with -1e9 or less. Where -1e4 was added
+    to all scores of a row, the model attends, and so the pairs count as allowed.
 
     Args:
         scores (Tensor): additive mask or masked pre-softmax scores, ``(..., keys)``.
@@ -68,7 +68,7 @@ class PairMask:
         return self.mask is None and not self.causal
 
     def additive(self, rows: slice | Tensor, like: Tensor) -> Tensor | None:
-        """What is added to the scores of some query rows; None: nothing."""
+        """What is added to the scores of some query rows; None if nothing is."""
         allowed = self._causal_rows(rows, like.device) if self.causal else None
         mask = self._mask_rows(rows)
         if mask is not None and mask.dtype == torch.bool:
@@ -81,7 +81,8 @@ class PairMask:
         return bias if mask is None else bias + mask
 
     def allowed(self, rows: slice | Tensor, device: torch.device) -> Tensor | None:
-        """Boolean ``(batch or 1, heads or 1, rows, keys)``; None: all are allowed."""
+        """Boolean ``(batch or 1, heads or 1, rows, keys)``; None if all are
+        allowed."""
         causal = self._causal_rows(rows, device) if self.causal else None
         mask = self._mask_rows(rows)
         if mask is None:

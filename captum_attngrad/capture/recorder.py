@@ -137,8 +137,8 @@ class Recorder:
         self._handles.clear()
 
     def finish(self, device_ids: list[int] | None = None) -> AttentionRecord:
-        """Put the calls in order, once the forward pass is through. Their layout is
-        not known yet."""
+        """The calls in their order, once the forward pass is over. Their layout is not
+        known yet."""
         threads = [thread for thread in self.threads if thread[1]]
         if len(threads) > 1:
             threads.sort(key=lambda thread: _replica_order(thread, device_ids))
@@ -249,8 +249,8 @@ class Recorder:
 def _replica_order(
     thread: tuple[str, list[AttentionCall]], device_ids: list[int] | None
 ) -> tuple[int, int]:
-    """Replicas hold the examples in the order of their devices; replicas on one device
-    in the order in which their threads were started, which Python numbers."""
+    """Replicas hold the examples in the order of their devices. On one device they do
+    so in the order in which their threads were started, which Python numbers."""
     name, calls = thread
     device = calls[0].device
     order = -1 if device.type == "cpu" else device.index

@@ -1,7 +1,6 @@
 """compare(): who wins where the truth is known, and what the result says."""
 
 import re
-import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,6 @@ from captum_attngrad.evaluation import (
     compare,
     plot_metric,
 )
-from captum_attngrad.evaluation.registry import resolve_methods
 from captum_attngrad.metrics import Comprehensiveness
 from captum_attngrad.metrics.functional import comprehensiveness, sufficiency
 from tests.evaluation.planted import planted_text_model, planted_texts
@@ -306,7 +304,6 @@ def test_progress_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_page_is_whole_and_safe(comparison: Comparison, tmp_path: Path) -> None:
-    pytest.importorskip("IPython")
     first = replace(
         comparison.texts[0],
         tokens=("<script>", *comparison.texts[0].tokens[1:]),
@@ -321,20 +318,10 @@ def test_page_is_whole_and_safe(comparison: Comparison, tmp_path: Path) -> None:
     assert "<h1>A &amp; B</h1>" in page
     for method in comparison.methods:
         name = method.name.replace("_", "_<wbr>")
-        assert f"<th scope='row'>{name}</th>" in page
-        assert page.count(f"<b>{method.name}</b>") == 3
-        assert f"<dt>{method.name}</dt>" in page
+        assert f'<th scope="row">{name}</th>' in page
+        # A row for each text, and the description.
+        assert page.count(f"<dt>{method.name}</dt>") == 4
     assert sorted(p.name for p in path.parent.iterdir()) == ["index.html"]
-
-
-def test_missing_ipython_is_known_before_the_work(
-    monkeypatch: pytest.MonkeyPatch, comparison: Comparison, tmp_path: Path
-) -> None:
-    monkeypatch.setitem(sys.modules, "IPython", None)
-    with pytest.raises(ImportError, match=r"captum-attngrad\[compare\]"):
-        comparison.to_html(tmp_path / "index.html")
-    assert resolve_methods(["lime"])
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.gpu

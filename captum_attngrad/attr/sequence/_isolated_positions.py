@@ -1,4 +1,4 @@
-"""Backward passes in which the positions of a causal decoder keep to themselves.
+"""Backward passes in which the positions of a causal decoder are kept apart.
 
 In a causal decoder, position t reaches other positions through self-attention only,
 and only later ones. Every path from what happens at position t to output t therefore
@@ -9,7 +9,7 @@ output.
 :class:`IsolatePositions` prepares the self-attention that it sees for both kinds of
 backward pass, without a change to the forward pass. It takes fused calls with a causal
 mask and attention that is written out as matrix products. What it does not see stays as
-it is; whoever uses it must check that the positions were kept apart.
+it is, so the caller must check that the positions were kept apart.
 """
 
 from __future__ import annotations
@@ -86,8 +86,7 @@ class IsolatePositions(Intervention):
             return operation.run()
 
         def product(left: Tensor, right: Tensor) -> Tensor:
-            changed = operation._replace(args=(*args[:-2], left, right))
-            result: Tensor = changed.run()
+            result: Tensor = operation.with_args(*args[:-2], left, right).run()
             return result
 
         return self._product(product, *args[-2:])

@@ -57,7 +57,7 @@ class StepOutputs(Intervention):
                 step = args[2].view_as(args[2])
                 self._steps_of(args[0]).append(step)
                 args = (*args[:2], step)
-        return operation._replace(args=args).run()
+        return operation.with_args(*args).run()
 
     def _are_steps(self, joined: Any) -> bool:
         return (

@@ -42,7 +42,7 @@ class Layout:
         return Layout(left(self.lead), None, False, left(self.queries), keys)
 
     def arranged(self, weights: Tensor, tiles: Sequence[Tile], examples: int) -> Tensor:
-        """Weights as the model has them, as ``(batch, heads, queries, keys)``."""
+        """Weights in the model's own layout, as ``(batch, heads, queries, keys)``."""
         sizes = [tile.size for tile in tiles]
         queries = math.prod(sizes[i] for i in self.queries)
         weights = weights.reshape(sizes).permute(*self.lead, *self.queries, self.keys)
@@ -94,7 +94,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class ExampleDimension:
-    """The dimension of a tensor of the model's that holds the examples.
+    """The dimension of one of the model's tensors that holds the examples.
 
     Args:
         dim (int): the dimension.

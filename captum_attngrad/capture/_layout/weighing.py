@@ -47,7 +47,7 @@ class Weighing(NamedTuple):
 
 
 class Use(NamedTuple):
-    """One time that weights are used: with which values, and which of the weights.
+    """One use of weights: with which values, and which of the weights.
 
     Args:
         weighing (Weighing): the product.
@@ -69,7 +69,7 @@ class Use(NamedTuple):
         return [self.axes[dim] for dim in self.weighing.shared]
 
     def role_at(self, stride: int) -> Role | None:
-        """What the product says of the weights' entries that lie so far apart."""
+        """What the product says about entries of the weights that lie so far apart."""
         for dim, role in self.weighing.roles.items():
             for axis in self.axes[dim]:
                 if axis.stride <= stride < axis.stride * max(axis.whole, 1):
@@ -78,7 +78,7 @@ class Use(NamedTuple):
 
 
 def of_matmul(weights: Tensor, values: Tensor, reverse: bool) -> Weighing:
-    """``weights @ values``; reverse: ``values @ weights``."""
+    """``weights @ values``, or if ``reverse`` is set ``values @ weights``."""
     roles: dict[int, Role] = {}
     shared: dict[int, int] = {}
     if weights.dim() > 1:

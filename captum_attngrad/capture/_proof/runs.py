@@ -44,7 +44,7 @@ AtCalls = dict[int, Seen]
 
 
 class ProofRuns:
-    """One run without changes and some with, and what follows for each call.
+    """One run without changes, some with, and what they prove about each call.
 
     In all of them attention is off; it is left on where nothing else leads to a call.
     """
@@ -84,7 +84,7 @@ class ProofRuns:
         self._groups: list[tuple[Tensor, tuple[int, ...]]] = []
 
     def of(self, call: AttentionCall) -> tuple[Layout, Keys]:
-        """What is proved of one call.
+        """What is proved about one call.
 
         Raises:
             NotProvedError: with the reason.
@@ -140,8 +140,8 @@ class ProofRuns:
     def _sources(
         self, call: AttentionCall, layout: Layout, any_change: bool
     ) -> tuple[int, ...]:
-        """The inputs that the keys depend on; of several, the one that they are the
-        tokens of."""
+        """The inputs that the keys depend on. If the keys are the tokens of one of
+        several inputs, that one alone."""
         if len(self._active) < 2 or not any_change:
             return tuple(self._active) if any_change else ()
         found = tuple(

@@ -16,8 +16,8 @@ from captum_attngrad.capture._layout.weighing import Role, Tile, Use
 
 @dataclass
 class Merged:
-    """Uses of the weights that share and select the same of their dimensions, as those
-    of a loop over heads.
+    """Uses of the weights that share the same dimensions with their values, and select
+    entries of the same dimensions, as in a loop over heads.
 
     Args:
         changed (Tensor): booleans ``(runs, *tiles but the keys, keys)``, with size 1
@@ -39,7 +39,7 @@ def merge(
     numbers: Tensor,
     tiles: Sequence[Tile],
 ) -> None:
-    """Add a use to those it belongs to, unless its place among the weights is unknown.
+    """Add a use to those it belongs to, unless it is unknown which of the weights it has.
 
     Args:
         merged (dict): to be added to.
@@ -111,7 +111,7 @@ def _inside(axis: Axis, rest: Sequence[Tile]) -> list[int]:
 
 
 def settled(tiles: list[Tile], active: Sequence[Merged]) -> list[Tile]:
-    """What the tiles are by those uses whose values depend on the input.
+    """What the tiles hold, judged by the uses whose values depend on the input.
 
     Values that do not (of relative positions) may have one for each query, which makes
     queries batch-like. And what was taken entry by entry for the same values (a loop

@@ -27,7 +27,7 @@ def check_layer(layer: Any) -> None:
 
 
 def named_modules(layers: Sequence[Module], model: Module | None) -> Iterator[Named]:
-    """Every module in the layers, once, under the model's name for it."""
+    """Every module in the layers once, with the name that the model has for it."""
     known: dict[int, str] = {}
     if model is not None:
         known = {id(module): name for name, module in model.named_modules()}
@@ -35,7 +35,7 @@ def named_modules(layers: Sequence[Module], model: Module | None) -> Iterator[Na
     for index, layer in enumerate(layers):
         top = type(layer).__name__
         if len(layers) > 1:
-            top = f"{top}[{index}]"  # the place in the user's list
+            top = f"{top}[{index}]"  # its index in the user's list
         for path, module in layer.named_modules(prefix=top):
             name = known.get(id(module), path)
             first, _, within = found.get(id(module), (name, module, ()))
@@ -45,7 +45,7 @@ def named_modules(layers: Sequence[Module], model: Module | None) -> Iterator[Na
 
 def layer_starts(layers: Sequence[Module]) -> dict[int, tuple[int, ...]]:
     """Which of the layers begin with a module's forward pass, by its id. A list or
-    dictionary of modules has none: its children stand for it."""
+    dictionary of modules has none, so its children are used."""
     starts: dict[int, tuple[int, ...]] = {}
     for index, layer in enumerate(layers):
         waiting = [layer]

@@ -12,8 +12,9 @@ from captum_attngrad.capture._anchors import anchored, gradient_source
 from captum_attngrad.capture._layout.weighing import Use
 from captum_attngrad.capture._masks import forbidden_scores
 from captum_attngrad.capture._sites import SoftmaxSite
-from captum_attngrad.capture._softmax.tracks import Softmax
-from captum_attngrad.capture._softmax.written_out import WrittenOutAttention
+from captum_attngrad.capture._softmax.followed import Followed
+from captum_attngrad.capture._softmax.tracks import Softmax, whole
+from captum_attngrad.capture._softmax.written_out import see
 from captum_attngrad.capture._softmax_call import SoftmaxCall
 from captum_attngrad.capture._thread_recording import ThreadRecording
 
@@ -25,7 +26,7 @@ class SoftmaxAttention:
         self._recording = recording
         # By id of a result of log_softmax: it, its argument and its dimension.
         self._logarithms: dict[int, tuple[weakref.ref[Tensor], Tensor, int]] = {}
-        self._written_out = WrittenOutAttention(
+        self._followed = Followed(
             self._weighed if recording.intervention.follows else None
         )
 
@@ -34,12 +35,12 @@ class SoftmaxAttention:
         """Softmaxes that weighed values after an unknown operation: (layer, it)."""
         return [
             (softmax.layer, softmax.lost or "")
-            for softmax in self._written_out.lost
+            for softmax in self._followed.lost
             if softmax.keys is None
         ]
 
     def clear(self) -> None:
-        self._written_out.clear()
+        self._followed.clear()
         self._logarithms.clear()
 
     def softmax(
@@ -71,7 +72,7 @@ class SoftmaxAttention:
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
         """Take note of any other operation, which has just run."""
-        for softmax in self._written_out.see(func, args, kwargs, result):
+        for softmax in see(self._followed, func, args, kwargs, result):
             self._add(softmax)
 
     def _run(self, scores: Tensor, weights: Tensor, dim: int) -> Tensor:
@@ -92,12 +93,12 @@ class SoftmaxAttention:
             weights.detach(),
             dim,
             scores.detach(),
-            self._written_out.is_linear_feature(scores, dim),
+            self._followed.is_linear_feature(scores, dim),
             source,
             site.index,
             recording.layer,
         )
-        self._written_out.started(returned, softmax)
+        self._followed.follow(returned, whole("weights", returned, dim, softmax))
         return returned
 
     def _weighed(self, softmax: Softmax, values: Tensor, use: Use) -> None:

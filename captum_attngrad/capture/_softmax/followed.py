@@ -104,6 +104,12 @@ class Followed:
             gone = weakref.ref(tensor, lambda _: tracks.pop(key, None))
             tracks[key] = (gone, [track])
 
+    def is_linear_feature(self, scores: Tensor, dim: int) -> bool:
+        """Whether a dimension holds the output features of a linear layer."""
+        return scores.shape[dim] > 1 and any(
+            track.kind == "linear" and track.dim == dim for track in self.of(scores)
+        )
+
     def lose(self, name: str, track: Track, result: Any) -> None:
         """The operation ``name`` cannot be followed."""
         if track.softmax is None:

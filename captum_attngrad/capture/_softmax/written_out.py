@@ -17,14 +17,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from captum_attngrad.capture._softmax import operations as ops
 from captum_attngrad.capture._softmax import passing, products
-from captum_attngrad.capture._softmax.followed import Call, Followed, SeeValues
-from captum_attngrad.capture._softmax.tracks import Softmax, whole
+from captum_attngrad.capture._softmax.followed import Call, Followed
+from captum_attngrad.capture._softmax.tracks import Softmax
 
-See = Callable[[Followed, Call], None]
+Handler = Callable[[Followed, Call], None]
 
 _DATA = getattr(torch.Tensor.data, "__get__")  # noqa: B009
 
@@ -34,9 +33,9 @@ def _nothing(followed: Followed, call: Call) -> None:
 
 
 # A name that is in several sets belongs to the last of them.
-_SEE: dict[str, See] = {
-    name: see
-    for names, see in (
+_SEE: dict[str, Handler] = {
+    name: handler
+    for names, handler in (
         (ops.QUESTIONS, _nothing),
         (["topk"], passing.see_topk),
         (["__setitem__"], passing.see_written),
@@ -53,56 +52,35 @@ _SEE: dict[str, See] = {
     for name in names
 }
 # Also where nothing is followed yet: what these return is.
-_SEE_ALWAYS: dict[str, See] = {
+_SEE_ALWAYS: dict[str, Handler] = {
     "linear": products.see_linear,
     "stack": passing.see_stack,
 }
 
 
-class WrittenOutAttention:
-    """Follows softmax results through the operations of one thread."""
+def see(
+    followed: Followed,
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    result: Any,
+) -> list[Softmax]:
+    """Take note of one operation that has just run.
 
-    def __init__(self, see_values: SeeValues | None = None) -> None:
-        self._followed = Followed(see_values)
-
-    @property
-    def lost(self) -> list[Softmax]:
-        return self._followed.lost
-
-    def clear(self) -> None:
-        self._followed.clear()
-
-    def started(self, result: Tensor, softmax: Softmax) -> None:
-        """Follow the result of a softmax."""
-        self._followed.follow(result, whole("weights", result, softmax.dim, softmax))
-
-    def is_linear_feature(self, scores: Tensor, dim: int) -> bool:
-        return scores.shape[dim] > 1 and any(
-            track.kind == "linear" and track.dim == dim % scores.dim()
-            for track in self._followed.of(scores)
-        )
-
-    def see(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> list[Softmax]:
-        """Take note of one operation that has just run.
-
-        Returns the softmaxes that it shows to be attention, or of which it shows that
-        more entries weigh values than were known.
-        """
-        name = getattr(func, "__name__", "")
-        see = _SEE_ALWAYS.get(name)
-        if see is None:
-            if not self._followed:
-                return []
-            see = _SEE.get(name, passing.see_unknown)
-            if name == "__get__":  # of a property
-                if func in ops.PROPERTIES:
-                    see = passing.see_shape
-                elif func is _DATA:
-                    see = passing.see_elementwise
-        see(self._followed, Call(name, func, args, kwargs, result))
-        if not self._followed.found:
+    Returns the softmaxes that it shows to be attention, or of which it shows that
+    more entries weigh values than were known.
+    """
+    name = getattr(func, "__name__", "")
+    handler = _SEE_ALWAYS.get(name)
+    if handler is None:
+        if not followed:
             return []
-        found, self._followed.found = self._followed.found, []
-        return found
+        handler = _SEE.get(name, passing.see_unknown)
+        if name == "__get__":  # of a property
+            if func in ops.PROPERTIES:
+                handler = passing.see_shape
+            elif func is _DATA:
+                handler = passing.see_elementwise
+    handler(followed, Call(name, func, args, kwargs, result))
+    found, followed.found = followed.found, []
+    return found

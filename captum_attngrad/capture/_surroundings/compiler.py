@@ -15,8 +15,8 @@ import torch
 
 
 class Uncompiled:
-    """Counts who needs it: torch's own context manager restores what it found, which
-    is wrong where threads leave it in another order than they entered it."""
+    """Counts its users. PyTorch's context manager restores what it found, which is
+    wrong where threads do not leave it in the reverse order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

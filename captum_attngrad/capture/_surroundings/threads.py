@@ -29,8 +29,8 @@ _MADE_FOR = "_captum_attngrad_made_for"
 
 
 class Hook:
-    """A hook of a module. Where somebody copies or saves the module meanwhile, a
-    function that does nothing takes its place."""
+    """A hook of a module. In copies of the module, and where it is saved, a function
+    that does nothing takes its place."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -112,7 +112,7 @@ class Owner:
         return self in module.__dict__.get(_MADE_FOR, ())
 
     def mark_replicas_of(self, modules: Iterable[Module]) -> None:
-        """Know the replicas of these modules that the owner is going to make."""
+        """Let replicas of these modules, which the owner is going to make, be known."""
         with registration:
             for module in modules:
                 if _start_marking(module):
@@ -121,7 +121,7 @@ class Owner:
 
 def _start_marking(module: Module) -> bool:
     """Note on each replica who made it. A replica is a shallow copy, made by a method
-    that nothing but the instance allows to extend for this model alone."""
+    that can be extended for this model alone only on the instance."""
     known = _marking.get(id(module))
     if known is None:
         given = getattr(module.__dict__.get(_REPLICATE), "__func__", None)
