@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 import captum_attngrad
 from captum_attngrad.models import AttentionLSTMClassifier, AttentionSeq2Seq
 from captum_attngrad.text import Vocab, WordTokenizer
+from tests.attr.language_models import WORDS
 from tests.attr.language_models import WordTokenizer as LanguageTokenizer
-from tests.attr.language_models import decoder
 from tests.metrics import known
 
 PACKAGES = (
@@ -41,6 +42,37 @@ class Classifier(nn.Module):
         padding = None if attention_mask is None else ~attention_mask.bool()
         x = self.encoder(self.embedding(input_ids), src_key_padding_mask=padding)
         return self.head(x.mean(dim=1))
+
+
+class ChatTokenizer(LanguageTokenizer):
+    """Any word has an id, and chats have a line for each message."""
+
+    chat_template = "lines"
+
+    def __init__(self) -> None:
+        super().__init__(start=True)
+        self.words = dict(enumerate(WORDS))
+
+    def _cut(self, text: str, special: bool) -> tuple[list[int], list[Any]]:
+        ids, spans = super()._cut(text, special)
+        for i, (start, end) in enumerate(spans):
+            word = text[start:end].strip()
+            if ids[i] == 0:
+                ids[i] = len(WORDS) + zlib.crc32(word.encode()) % 900
+                self.words[ids[i]] = word
+        return ids, spans
+
+    def decode(self, token_ids: Tensor) -> str:
+        return "".join(f" {self.words[i]}" for i in token_ids.reshape(-1).tolist())
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any:
+        return [self.words[i] for i in ids]
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], tokenize: bool, **_: Any
+    ) -> str:
+        assert not tokenize
+        return "".join(f"{m['role']}: {m['content']}\n" for m in messages)
 
 
 class Translator(nn.Module):
@@ -182,7 +214,27 @@ def _translator() -> dict[str, Any]:
 
 
 def _language_model() -> dict[str, Any]:
-    return {"model": decoder().eval(), "tokenizer": LanguageTokenizer(start=True)}
+    pytest.importorskip("transformers")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=1000,
+        hidden_size=16,
+        intermediate_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=None,
+        bos_token_id=1,
+        eos_token_id=None,
+    )
+    # Any token that it answers with has a word.
+    tokenizer = ChatTokenizer()
+    tokenizer.words = {**{i: f"word{i}" for i in range(1000)}, **tokenizer.words}
+    return {
+        "model": LlamaForCausalLM(config).eval(),
+        "tokenizer": tokenizer,
+        "sources": ["The museum opens at nine.", "A ticket costs 12 coins."],
+    }
 
 
 def _sequence() -> dict[str, Any]:

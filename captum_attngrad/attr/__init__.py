@@ -4,7 +4,10 @@ from captum_attngrad.attr._core.log_odds import log_odds
 from captum_attngrad.attr.attention_gradient import AttentionGradient
 from captum_attngrad.attr.attention_weights import AttentionWeights
 from captum_attngrad.attr.layer_attention_gradient import LayerAttentionGradient
+from captum_attngrad.attr.llm._prefill import PrefilledPrompt
+from captum_attngrad.attr.llm.inputs import ChatInput, SourcesInput, TextSegmentInput
 from captum_attngrad.attr.llm.llm_attention_gradient import LLMAttentionGradient
+from captum_attngrad.attr.llm.result import AnswerAttribution
 from captum_attngrad.attr.path.attention_deep_lift import AttentionDeepLift
 from captum_attngrad.attr.path.integrated_attention_gradient import (
     IntegratedAttentionGradient,
@@ -20,16 +23,21 @@ from captum_attngrad.attr.sequence.sequence_attention_gradient import (
 )
 
 __all__ = [
+    "AnswerAttribution",
     "AttentionDeepLift",
     "AttentionGradient",
     "AttentionRelevance",
     "AttentionRollout",
     "AttentionWeights",
+    "ChatInput",
     "GeneratedExplanation",
     "IntegratedAttentionGradient",
     "JointIntegratedGradients",
     "LLMAttentionGradient",
     "LayerAttentionGradient",
+    "PrefilledPrompt",
     "SequenceAttentionGradient",
+    "SourcesInput",
+    "TextSegmentInput",
     "log_odds",
 ]

@@ -100,15 +100,15 @@ class AttentionGradient(PairScoresAttribution):
             >>> # Which words speak for class 1, which against it? (N, L)
             >>> attributions = attention_gradient.attribute(input_ids, target=1)
         """
-        run = self._runner().run(
+        run = self.runner().run(
             inputs,
             target,
             additional_forward_args,
             graph=True,
-            value_gradients=self._scores.uses_value_gradients and query is None,
+            value_gradients=self.pair_scores.uses_value_gradients and query is None,
         )
-        layers = self._layer_calls(run.record)
+        layers = self.layers_of(run.record)
         check_same_keys(layers)
         query = checked_query(query, number_of_examples(inputs))
-        total = total_over_layers(layers, self._scores.of_keys, query)
+        total = total_over_layers(layers, self.pair_scores.of_keys, query)
         return like_inputs(total, inputs)

@@ -90,8 +90,8 @@ class AttentionWeights(AttentionAttribution):
             >>> weights = AttentionWeights(model, model.encoder.layers[-1])
             >>> attributions = weights.attribute(input_ids, query=0)
         """
-        record = self._runner().record(inputs, additional_forward_args)
-        layers = self._layer_calls(record)
+        record = self.runner().record(inputs, additional_forward_args)
+        layers = self.layers_of(record)
         check_same_keys(layers)
         query = checked_query(query, number_of_examples(inputs), masks=True)
         total = total_over_layers(layers, _attention_received, query, mean_over_heads)

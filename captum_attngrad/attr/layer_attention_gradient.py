@@ -125,7 +125,7 @@ class LayerAttentionGradient(PairScoresAttribution):
                 f"return_attention=True goes with whole maps, and reduce={reduce!r} "
                 "sums them. Leave one of the two out."
             )
-        scores = self._scores
+        scores = self.pair_scores
         if (
             reduce in ("head", "query")
             and scores.multiply
@@ -137,7 +137,7 @@ class LayerAttentionGradient(PairScoresAttribution):
                 f"by construction, so reduce={reduce!r} would be 0 everywhere. Leave "
                 "center out, or use reduce='key'."
             )
-        run = self._runner().run(
+        run = self.runner().run(
             inputs,
             target,
             additional_forward_args,
@@ -180,11 +180,11 @@ class LayerAttentionGradient(PairScoresAttribution):
         self, reduce: Reduce, call: AttentionCall, rows: Tensor | None
     ) -> Tensor:
         if reduce in ("head", "key"):
-            scores = self._scores.of_keys(call, rows)
+            scores = self.pair_scores.of_keys(call, rows)
             return scores if reduce == "key" else scores.sum(dim=2)
         if reduce == "query" and rows is None:
-            return self._scores.of_queries(call)
-        scores = self._scores.of_pairs(call, ALL_ROWS if rows is None else rows)
+            return self.pair_scores.of_queries(call)
+        scores = self.pair_scores.of_pairs(call, ALL_ROWS if rows is None else rows)
         return scores if reduce is None else scores.sum(dim=3)
 
 

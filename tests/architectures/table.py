@@ -67,7 +67,7 @@ class Table:
         library: str = "transformers",
     ) -> None:
         """Note how the layouts of a method's attention calls are known."""
-        record = method._runner().record(inputs, additional)
+        record = method.runner().record(inputs, additional)
         row = self._rows.setdefault((library, architecture, implementation), _Row())
         row.proved_by |= {call.keys_are.proved_by for call in record}
 

@@ -73,12 +73,12 @@ class AttentionAttribution(LayerAttribution):
             raise ValueError("layer is an empty list: pass the attention modules.")
         return list(layers)
 
-    def _runner(self, **options: Any) -> Runner:
+    def runner(self, **options: Any) -> Runner:
         """What runs the model; ``options`` are those of :class:`Runner`."""
         options = {"needs_gradients": False, **options}
         return Runner(self.forward_func, self._layers(), self.device_ids, **options)
 
-    def _layer_calls(self, record: AttentionRecord) -> list[LayerCalls]:
+    def layers_of(self, record: AttentionRecord) -> list[LayerCalls]:
         """The calls of each attention module, with its chosen heads."""
         return with_heads(layer_calls(record), self._heads)
 
@@ -134,13 +134,13 @@ class AttentionGradientAttribution(AttentionAttribution, GradientAttribution):
             "IntegratedAttentionGradient and JointIntegratedGradients have one."
         )
 
-    def _runner(self, **options: Any) -> Runner:
+    def runner(self, **options: Any) -> Runner:
         chosen = {
             "loss_func": self.loss_func,
             "needs_gradients": True,
             "needs_every_layer": self.layer is not None,
         }
-        return super()._runner(**{**chosen, **options})
+        return super().runner(**{**chosen, **options})
 
 
 class PairScoresAttribution(AttentionGradientAttribution):
@@ -210,9 +210,9 @@ class PairScoresAttribution(AttentionGradientAttribution):
         super().__init__(
             forward_func, layer, device_ids, heads=heads, loss_func=loss_func
         )
-        self._scores = PairScores(multiply_by_attention, center, positive_only)
+        self.pair_scores = PairScores(multiply_by_attention, center, positive_only)
 
     @property
     def multiplies_by_inputs(self) -> bool:
         """Whether the gradient is multiplied by the attention weights."""
-        return self._scores.multiply
+        return self.pair_scores.multiply

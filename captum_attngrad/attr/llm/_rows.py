@@ -112,8 +112,8 @@ class AnswerExplainer:
         show_progress: bool,
     ) -> Explained:
         of_rows = self.query == "answer" or prefilled is not None
-        pairs = self.method._scores
-        runner = self.method._runner()
+        pairs = self.method.pair_scores
+        runner = self.method.runner()
         with runner.open(
             tokens,
             (prefilled, answer),
@@ -124,7 +124,7 @@ class AnswerExplainer:
         ) as opened:
             found = opened.score
             record = runner.arranged(opened)
-            layers = self.method._layer_calls(record)
+            layers = self.method.layers_of(record)
             if prefilled is None:
                 check_same_keys(layers)
             rows = []
@@ -180,7 +180,7 @@ class AnswerExplainer:
         position: int,
     ) -> OfCall:
         """The scores of one call, ``(1, heads, tokens of prompt and answer)``."""
-        pairs = self.method._scores
+        pairs = self.method.pair_scores
         length = prompt + answer - 1
         if self.query == "all":
             return lambda call, _: pairs.of_keys(call, None)

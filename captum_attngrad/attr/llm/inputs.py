@@ -132,9 +132,9 @@ class ChatInput(_SegmentedInput):
     Examples::
 
         >>> messages = [
-        >>>     {"role": "system", "content": "Answer in one word."},
-        >>>     {"role": "user", "content": "The door is red. What color is it?"},
-        >>> ]
+        ...     {"role": "system", "content": "Answer in one word."},
+        ...     {"role": "user", "content": "The door is red. What color is it?"},
+        ... ]
         >>> inp = ChatInput(messages, tokenizer, by="sentence")
         >>> result = LLMAttentionGradient(model, tokenizer).attribute(inp)
     """

@@ -134,7 +134,7 @@ class AttentionDeepLift(EmbeddingAttribution):
         joint_steps = whole_number("joint_steps", joint_steps, 0)
         ends, starts = inputs_and_baselines(inputs, baselines)
         further = target, additional_forward_args
-        runner, embedding = self._runner(), self._embedding
+        runner, embedding = self.runner(), self._embedding
         secants = Secants()
         run_of_baselines, run = (
             runner.run(

@@ -255,7 +255,7 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
 
     def _full_attention(self, given: Given) -> tuple[Run, AttentionPath]:
         """The end of the path."""
-        runner = self._runner()
+        runner = self.runner()
         full = runner.run(*given, graph=False)
         check_same_keys(layer_calls(full.record))
         return full, AttentionPath(runner, given, full.record)
@@ -285,6 +285,6 @@ class IntegratedAttentionGradient(AttentionGradientAttribution):
         every = total_over_layers(layer_calls(run.record), of_call)
         chosen = every
         if self._heads is not None or query is not None:
-            chosen = total_over_layers(self._layer_calls(run.record), of_call, rows)
+            chosen = total_over_layers(self.layers_of(run.record), of_call, rows)
         chosen = chosen.unflatten(0, (points, -1)).sum(dim=0)
         return chosen, every.sum(dim=1).view(points, -1).sum(dim=0)

@@ -153,7 +153,7 @@ class JointIntegratedGradients(EmbeddingAttribution):
         internal_batch_size = checked_batch_size(internal_batch_size)
         ends, starts = inputs_and_baselines(inputs, baselines)
         further = target, additional_forward_args
-        runner = self._runner()
+        runner = self.runner()
         run, run_of_baselines = (
             runner.run(given, *further, graph=False, embedding=self._embedding)
             for given in (ends, starts)
@@ -213,7 +213,7 @@ class JointIntegratedGradients(EmbeddingAttribution):
         """
         ends, starts = inputs_and_baselines(end_point, start_point)
         total = sums_of_examples(attributions, len(ends[0]))
-        runner = self._runner()
+        runner = self.runner()
         given = ends, target, additional_forward_args
         run = runner.run(*given, graph=False, embedding=self._embedding)
         path = AttentionPath(runner, given, run.record)

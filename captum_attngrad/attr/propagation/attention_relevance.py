@@ -206,10 +206,10 @@ class AttentionRelevance(AttentionGradientAttribution):
             ... )
             >>> of_target, of_source = relevance.attribute((source, target), query=-1)
         """
-        run = self._runner().run(
+        run = self.runner().run(
             inputs, target, additional_forward_args, graph=True, value_gradients=False
         )
-        layers = self._layer_calls(run.record)
+        layers = self.layers_of(run.record)
         heads = {layer.name: layer.heads for layer in layers}
         relevance = MeanRelevance(self._signed, heads)
         query = checked_query(query, number_of_examples(inputs), masks=True)
@@ -225,11 +225,11 @@ class AttentionRelevance(AttentionGradientAttribution):
     def _layers(self) -> list[Module]:
         return [*super()._layers(), *(module for _, _, module in self._roles)]
 
-    def _runner(self, **options: Any) -> Runner:
+    def runner(self, **options: Any) -> Runner:
         if self._roles:
             # With two sequences the last layers of one of them often have no effect.
             options = {"needs_every_layer": False, **options}
-        return super()._runner(**options)
+        return super().runner(**options)
 
     def _of_two_sequences(
         self, record: AttentionRecord, relevance: MeanRelevance, query: Query

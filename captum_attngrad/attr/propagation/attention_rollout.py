@@ -138,9 +138,9 @@ class AttentionRollout(AttentionAttribution):
             >>> # Where the CLS token of the last layer has its content from, (N, L)
             >>> attributions = AttentionRollout(model).attribute(input_ids, query=0)
         """
-        record = self._runner().record(inputs, additional_forward_args)
+        record = self.runner().record(inputs, additional_forward_args)
         check_sequence(record, "Rollout")
-        heads = {layer.name: layer.heads for layer in self._layer_calls(record)}
+        heads = {layer.name: layer.heads for layer in self.layers_of(record)}
         query = checked_query(query, number_of_examples(inputs), masks=True)
 
         def through(rows: Tensor, call: AttentionCall) -> Tensor:

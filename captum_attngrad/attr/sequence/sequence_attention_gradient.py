@@ -211,7 +211,7 @@ class SequenceAttentionGradient(PairScoresAttribution):
             >>> method = SequenceAttentionGradient(t5)
             >>> attributions = method.attribute(ids, labels, (mask, fed))
         """
-        runner = self._runner()
+        runner = self.runner()
         layers, kept = explained_calls(
             runner,
             inputs,
@@ -298,7 +298,7 @@ class SequenceAttentionGradient(PairScoresAttribution):
             >>> method = SequenceAttentionGradient(t5)
             >>> explained = method.explain_generated((input_ids, mask), ids)
         """
-        model, runner = uncompiled(self.forward_func), self._runner()
+        model, runner = uncompiled(self.forward_func), self.runner()
         sources = formatted_inputs(inputs)
         further = formatted_arguments(additional_forward_args)
         end = special_token(end, model, "eos_token_id")
@@ -346,6 +346,6 @@ class SequenceAttentionGradient(PairScoresAttribution):
         """Scores of one module, ``(batch, outputs, keys)``."""
         if is_stepwise(layer.replicas[0], outputs):
             return layer.concatenated(
-                lambda call, _: self._scores.of_pairs(call), sum_over_heads, dim=1
+                lambda call, _: self.pair_scores.of_pairs(call), sum_over_heads, dim=1
             )
-        return layer.total(lambda call, _: self._scores.of_pairs(call))
+        return layer.total(lambda call, _: self.pair_scores.of_pairs(call))
