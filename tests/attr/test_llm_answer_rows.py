@@ -208,7 +208,7 @@ def close(found: Tensor | None, expected: Tensor) -> None:
 
 @pytest.mark.parametrize(("name", "implementation"), RUNS)
 def test_exact_from_the_cache(name: str, implementation: str) -> None:
-    llm = LLMAttentionGradient(build(name, implementation), Numbers())
+    llm = LLMAttentionGradient(build(name, implementation), Numbers(), "logit")
     expected = truth(name)
     if (name, implementation) == ("FalconForCausalLM", "sdpa"):
         # It scales its position bias in another way than the eager model.
@@ -223,7 +223,7 @@ def test_exact_from_the_cache(name: str, implementation: str) -> None:
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", HYBRIDS)
 def test_caches_that_are_no_tokens_are_not_used(name: str, implementation: str) -> None:
-    llm = LLMAttentionGradient(build(name, implementation), Numbers())
+    llm = LLMAttentionGradient(build(name, implementation), Numbers(), "logit")
     with pytest.warns(UserWarning, match="differentiated.*since its cache"):
         result = llm.attribute(prompt_input(), tokens()[1])
     close(result.token_attr, truth(name))
@@ -234,7 +234,7 @@ def test_caches_that_are_no_tokens_are_not_used(name: str, implementation: str) 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "Gemma3ForCausalLM"])
 def test_many_answers_to_a_prompt_that_is_read_once(name: str) -> None:
     model = build(name, "sdpa")
-    llm = LLMAttentionGradient(model, Numbers())
+    llm = LLMAttentionGradient(model, Numbers(), "logit")
     read = llm.prefill(prompt_input())
     before = copy.deepcopy(read.cache)
     lengths: list[int] = []
@@ -261,7 +261,7 @@ def test_many_answers_to_a_prompt_that_is_read_once(name: str) -> None:
 
 def test_a_static_cache() -> None:
     model = build("LlamaForCausalLM", "sdpa")
-    llm = LLMAttentionGradient(model, Numbers())
+    llm = LLMAttentionGradient(model, Numbers(), "logit")
     cache = transformers.StaticCache(config=model.config, max_cache_len=32)
     read = llm.prefill(prompt_input(), cache)
     for _ in range(2):
@@ -292,7 +292,7 @@ def test_other_rows_of_a_prompt_that_is_read(query: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype) -> None:
     model = build("LlamaForCausalLM", "sdpa").to(dtype)
-    result = LLMAttentionGradient(model, Numbers()).attribute(
+    result = LLMAttentionGradient(model, Numbers(), "logit").attribute(
         prompt_input(), tokens()[1]
     )
     assert result.seq_attr.dtype == torch.float32

@@ -118,7 +118,7 @@ def test_what_is_explained(kind: type[Decoder]) -> None:
         if name != "prob":
             close(found[name].seq_attr, truth[name].sum(0))
     default = LLMAttentionGradient(method, WordTokenizer()).attribute(PROMPT, ANSWER)
-    check(default, truth["logit"])
+    check(default, truth["log_odds"])
     # The probability of the answer is the product of those of its tokens.
     text = torch.tensor([PROMPT_IDS + ANSWER_IDS])
     output = model(text)
@@ -132,7 +132,7 @@ def test_what_is_explained(kind: type[Decoder]) -> None:
 def test_a_model_is_explained_by_attention_times_gradient() -> None:
     model = decoder()
     found = LLMAttentionGradient(model, WordTokenizer()).attribute(PROMPT, ANSWER)
-    pairs = true_scores(model, PROMPT_IDS, ANSWER_IDS, multiply=True, score="logit")
+    pairs = true_scores(model, PROMPT_IDS, ANSWER_IDS, multiply=True, score="log_odds")
     check(found, answer_rows(pairs))
 
 
@@ -239,7 +239,7 @@ def test_a_start_token_is_a_feature_of_a_string() -> None:
     llm = LLMAttentionGradient(AttentionGradient(model), WordTokenizer(start=True))
     result = llm.attribute(PROMPT, ANSWER)
     assert result.input_tokens == ["<s>", *PROMPT.split()]
-    pairs = true_scores(model, [1, *PROMPT_IDS], ANSWER_IDS, score="logit")
+    pairs = true_scores(model, [1, *PROMPT_IDS], ANSWER_IDS, score="log_odds")
     check(result, answer_rows(pairs, LENGTH + 1))
     template = TextTemplateInput("{} red cat sat on", ["the"])
     found = llm.attribute(template, ANSWER)

@@ -57,7 +57,7 @@ class LLMAttentionGradient(Attribution):
     .. math:: \sum_h \sum_{q \in \text{answer rows}} A^h_{qk}
               \frac{\partial s}{\partial A^h_{qk}},
 
-    summed over the layers, where :math:`s` is the sum of the logits of the answer's
+    summed over the layers, where :math:`s` is the sum of the log-odds of the answer's
     tokens. It is exact at any length and on fused attention. Since earlier positions
     do not depend on the answer rows, the prompt needs no graph: the model reads it
     once into its cache of keys and values, and only the positions of the answer are
@@ -83,7 +83,7 @@ class LLMAttentionGradient(Attribution):
         self,
         attention_gradient: AttentionGradient | Module,
         tokenizer: TokenizerLike,
-        attr_target: AttrTarget = "logit",
+        attr_target: AttrTarget = "log_odds",
     ) -> None:
         r"""
         Args:
@@ -95,14 +95,14 @@ class LLMAttentionGradient(Attribution):
                         AttentionGradient, whose options hold; it must have no
                         ``loss_func``.
             tokenizer (Tokenizer): The tokenizer of the model.
-            attr_target (str, optional): What is explained of a token: its ``"logit"``;
-                        its ``"log_odds"`` :math:`\log p / (1 - p)`; its
-                        log-probability ``"log_prob"``; or its probability ``"prob"``.
-                        The whole answer has the sum of them (of ``"prob"`` the
-                        product). The gradient of a log-probability vanishes where the
-                        model is sure, and with it the explanation of an obvious
-                        answer.
-                        Default: "logit"
+            attr_target (str, optional): What is explained of a token: its
+                        ``"log_odds"`` :math:`\log p / (1 - p)`, its logit against
+                        those of all other tokens; its ``"logit"`` alone, which much
+                        can raise that raises all logits; its log-probability
+                        ``"log_prob"``, whose gradient vanishes where the model is
+                        sure; or its probability ``"prob"``. The whole answer has the
+                        sum of them (of ``"prob"`` the product).
+                        Default: "log_odds"
 
         Raises:
             TypeError: neither a module nor an AttentionGradient.
