@@ -66,6 +66,7 @@ def planted_facts(
                       another answer.
                     - ``"two_hop"``: one source says where a person works, another a
                       fact about that place; the question names the person only.
+
                     Default: "fact"
         depth (float, optional): Where the planted source stands, from 0 (first) to 1
                     (last).
