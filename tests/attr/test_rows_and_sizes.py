@@ -120,11 +120,15 @@ def test_sequence_models_with_other_rows(loss: Any) -> None:
 
 def test_language_models_with_other_rows() -> None:
     model = decoder()
-    llm = LLMAttentionGradient(
-        AttentionGradient(lambda x: model(x)[:1], list(model.layers)), WordTokenizer()
-    )
-    with pytest.raises(ValueError, match=r"1 row .* for 2 examples"):
-        llm.attribute("the cat sat", " on mat")
+    for rows in (0, 2):
+        method = AttentionGradient(
+            lambda x, rows=rows: model(x).expand(2, -1, -1)[:rows], list(model.layers)
+        )
+        llm = LLMAttentionGradient(method, WordTokenizer())
+        with pytest.raises(
+            ValueError, match=rf"shape \({rows}, 4, 23\).* for one text"
+        ):
+            llm.attribute("the cat sat", " on mat")
 
 
 SIZES = [0, -1, 1.5, 2.0, True, "two", float("nan")]
@@ -159,9 +163,6 @@ def test_sizes_of_sequences(size: Any) -> None:
         SequenceAttentionGradient(model).attribute(
             source, targets, fed, internal_batch_size=size
         )
-    llm = LLMAttentionGradient(AttentionGradient(decoder()), WordTokenizer())
-    with pytest.raises(ValueError, match=r"internal_batch_size=.*: expected a whole"):
-        llm.attribute("the cat sat", " on mat", internal_batch_size=size)
 
 
 @pytest.mark.parametrize("option", ["start", "end", "max_outputs"])

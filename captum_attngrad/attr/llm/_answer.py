@@ -57,11 +57,11 @@ class TokenScores:
 
     def __call__(self, output: Tensor) -> Tensor:
         length = len(self.answer)
-        if output.dim() != 3 or output.shape[1] < length:
+        if output.dim() != 3 or len(output) != 1 or output.shape[1] < length:
             raise ValueError(
                 f"forward_func returned shape {tuple(output.shape)}, expected logits "
-                "of a language model, (batch, positions, vocabulary), for all "
-                f"positions of a text (here, the last {length} at least)."
+                "of a language model, (batch, positions, vocabulary), for one text and "
+                f"for all of its positions (here, the last {length} at least)."
             )
         # Copies: tokens from inference_mode could not be kept for backward.
         places = self.places.clone().to(output.device)
