@@ -16,6 +16,7 @@ from captum_attngrad import (
 )
 from captum_attngrad.attr import AttentionRelevance, AttentionRollout
 from captum_attngrad.attr._core.run import Runner
+from captum_attngrad.capture._proof import layouts
 from captum_attngrad.capture.keys import KeyStatus
 from tests.architectures.cases import SEQ2SEQ, Case
 from tests.architectures.cases_seq2seq import SEQ2SEQ_CASES
@@ -253,3 +254,46 @@ def test_images_beside_text_while_capturing(batch: int) -> None:
         run(*case.arguments(batch, length=4))
     found = {call.keys_are.status for call in record if "vision" in call.layer}
     assert found == {KeyStatus.FEATURES}
+
+
+class Reader:
+    """Something that holds a model, as TextModel does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def logits(self, ids: Tensor) -> Tensor:
+        return self.model(ids).logits
+
+    def log_probabilities(self, ids: Tensor) -> Tensor:
+        return self.logits(ids).log_softmax(-1)
+
+
+def test_what_is_proved_of_a_method_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proofs = []
+    find = layouts._find
+    monkeypatch.setattr(
+        layouts, "_find", lambda *a, **k: proofs.append(a) or find(*a, **k)
+    )
+    config = transformers.BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=20,
+    )
+    model = transformers.BertForSequenceClassification(config).eval()
+    reader, ids = Reader(model), torch.randint(1, 40, (3, 7))
+    layer = model.bert.encoder.layer
+    for expected, method in (
+        (1, AttentionGradient(reader.logits, [*layer])),
+        (1, AttentionGradient(reader.logits, [*layer])),
+        (2, AttentionGradient(reader.log_probabilities, [*layer])),
+        (3, AttentionGradient(reader.logits, layer[1])),
+        (3, AttentionGradient(reader.logits, layer[1])),
+        (4, AttentionGradient(Reader(model).logits, layer[1])),
+    ):
+        method.attribute(ids, 1)
+        assert len(proofs) == expected

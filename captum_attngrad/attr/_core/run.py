@@ -365,6 +365,7 @@ class Runner:
                 ),
                 arguments.inputs,
                 arguments.others,
+                layers=self.layers,
             )
         except ValueError:
             # A quantized model often fails here, for examples share its rounding; that

@@ -6,6 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -76,6 +77,9 @@ class Memory:
         self._of(owner).setdefault(key, []).append(verdicts)
 
     def _of(self, owner: Any) -> dict[Any, list[list[Verdict]]]:
+        if isinstance(owner, MethodType):
+            # Python makes a bound method anew each time that it is looked up.
+            owner = owner.__self__
         try:
             return self._known.setdefault(owner, {})
         except TypeError:  # cannot be referenced weakly
@@ -93,6 +97,7 @@ def layouts_of(
     others: tuple[Any, ...] = (),
     batch: int | None = None,
     conventional: bool = False,
+    layers: Sequence[Module] = (),
 ) -> list[Verdict]:
     """The layout of each call of one forward pass.
 
@@ -106,6 +111,7 @@ def layouts_of(
             Default: the first dimension of the first input
         conventional (bool): take the first dimension of fused calls for the examples
             where nothing is proved.
+        layers (sequence of Module): the layers that were recorded.
 
     Raises:
         ValueError: a layout can neither be proved nor does it follow from the sizes.
@@ -114,7 +120,13 @@ def layouts_of(
     # Which calls have as many keys tells a window from a cache of all tokens.
     lengths = [call.tiles[-1].size for call in calls]
     alike = tuple(lengths.index(length) for length in lengths)
-    key = tuple(_signature(call, inputs) for call in calls), alike, batch > 1
+    key = (
+        tuple(_signature(call, inputs) for call in calls),
+        alike,
+        batch > 1,
+        getattr(owner, "__func__", None),
+        tuple(map(id, layers)),
+    )
     known = memory.recall(owner, key, calls, batch)
     if known is None:
         with _same_buffers(owner):
