@@ -79,9 +79,9 @@ class _Slopes(TorchFunctionMode):
 def _layer_norm(
     x: Tensor, shape: Any, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    variance = centred.pow(2).mean(-1, keepdim=True) + eps
-    (c1, c0), (u1, u0) = centred.chunk(2), variance.detach().chunk(2)
+    centered = x - x.mean(-1, keepdim=True)
+    variance = centered.pow(2).mean(-1, keepdim=True) + eps
+    (c1, c0), (u1, u0) = centered.chunk(2), variance.detach().chunk(2)
     r1, r0 = u1.rsqrt(), u0.rsqrt()
     close = (u1 - u0).abs() <= 1e-6 * u0
     slope = torch.where(

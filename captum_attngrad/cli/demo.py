@@ -19,8 +19,8 @@ it was stopped, continues where it was.
 METHODS = (
     "attention_gradient",
     "attention_x_gradient",
-    "attention_gradient_centred",
-    "attention_x_gradient_centred",
+    "attention_gradient_centered",
+    "attention_x_gradient_centered",
     "integrated_attention_gradient",
     "joint_integrated_gradients",
     "attention_deep_lift",

@@ -209,7 +209,7 @@ def test_the_keys_of_the_decoder_differ_from_those_of_cross_attention() -> None:
 
 def test_soft_capping_is_part_of_the_scores() -> None:
     """Scores lie within the cap c, so no weight of a row is more than exp(2c) times
-    another; centred and multiplied is the gradient of the capped scores."""
+    another; centered and multiplied is the gradient of the capped scores."""
     family = next(f for f in FAMILIES if f.name == "Gemma2")
     run = family.build("eager")
     inputs, mask = family.arguments(padded=False)

@@ -108,10 +108,10 @@ class Runs:
 
 
 def layer_norm(x: Runs, norm: nn.LayerNorm) -> Runs:
-    centred = x.affine(lambda t: t - t.mean(-1, keepdim=True))
-    variance = centred.unary(lambda t: t**2).affine(lambda t: t.mean(-1, keepdim=True))
+    centered = x.affine(lambda t: t - t.mean(-1, keepdim=True))
+    variance = centered.unary(lambda t: t**2).affine(lambda t: t.mean(-1, keepdim=True))
     scale = variance.unary(lambda t: 1 / (t + norm.eps).sqrt())
-    return centred.times(scale).affine(lambda t: t * norm.weight + norm.bias)
+    return centered.times(scale).affine(lambda t: t * norm.weight + norm.bias)
 
 
 def block_runs(block: Block, x: Runs, mask: Tensor | None) -> Runs:

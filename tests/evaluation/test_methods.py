@@ -23,8 +23,8 @@ from tests.evaluation.planted import PlantedModel, planted_text_model
 BUILT_IN = (
     "attention_gradient",
     "attention_x_gradient",
-    "attention_gradient_centred",
-    "attention_x_gradient_centred",
+    "attention_gradient_centered",
+    "attention_x_gradient_centered",
     "integrated_attention_gradient",
     "joint_integrated_gradients",
     "attention_deep_lift",
@@ -56,10 +56,10 @@ NOT_HERE = (
     "deep_lift",
 )
 RUN = tuple(name for name in BUILT_IN if name not in NOT_HERE)
-# Zero embeddings are also the planted model's <unk>, but centred gradients compare
+# Zero embeddings are also the planted model's <unk>, but centered gradients compare
 # with the mean word, and so have other signs for words that matter less than it.
 SIGNED = tuple(
-    name for name in RUN if name not in WITHOUT_SIGN and "centred" not in name
+    name for name in RUN if name not in WITHOUT_SIGN and "centered" not in name
 )
 TEXTS = ["film good the good bad plot", "bad film", "plot fine the unheard actor"]
 

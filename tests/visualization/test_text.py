@@ -22,7 +22,7 @@ def records(tokens: list[list[str]], scores: torch.Tensor) -> list:  # type: ign
 
 
 class Words(HTMLParser):
-    """Collects the text and the colour of every <mark>."""
+    """Collects the text and the color of every <mark>."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,8 +124,8 @@ def test_class_names_are_escaped() -> None:
 def test_sign_and_strength_reach_the_page() -> None:
     pytest.importorskip("IPython")
     found = parse(text_html(records([["a", "b", "c"]], torch.tensor([[6.0, 0, -3]]))))
-    colours = [re.search(r"hsl\(.*?\)", style) for style in found.styles]
-    assert [match and match.group() for match in colours] == [
+    colors = [re.search(r"hsl\(.*?\)", style) for style in found.styles]
+    assert [match and match.group() for match in colors] == [
         "hsl(120, 75%, 50%)",
         "hsl(0, 75%, 100%)",
         "hsl(0, 75%, 80%)",

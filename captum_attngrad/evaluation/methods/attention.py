@@ -134,13 +134,13 @@ METHODS = (
         "AttentionGradient with multiply_by_attention=True",
     ),
     Method(
-        "attention_gradient_centred",
+        "attention_gradient_centered",
         partial(_gradient, center=True),
         "AttentionGradient with center=True: less the attention-weighted mean of its "
         "row, which means nothing as weights sum to one",
     ),
     Method(
-        "attention_x_gradient_centred",
+        "attention_x_gradient_centered",
         partial(_gradient, multiply_by_attention=True, center=True),
         "AttentionGradient with multiply_by_attention=True and center=True: gradient "
         "with respect to the scores before the softmax",
