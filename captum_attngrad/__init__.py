@@ -4,6 +4,7 @@ Attention gradient for Captum: exact gradients of attention weights, on fused
 attention too.
 """
 
+from captum_attngrad._moved import moved as __getattr__  # noqa: F401
 from captum_attngrad.attr import (
     AttentionDeepLift,
     AttentionGradient,

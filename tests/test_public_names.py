@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
+import pytest
+
 import captum_attngrad
+from captum_attngrad._moved import MOVED
 
 NAMES = """
 AttentionDeepLift AttentionGradient AttentionRelevance AttentionRollout AttentionWeights
@@ -20,6 +24,18 @@ text_html text_records verify
 def test_the_root_exports_what_the_readme_uses_and_no_more() -> None:
     assert captum_attngrad.__all__ == NAMES.split()
     assert all(callable(getattr(captum_attngrad, name)) for name in NAMES.split())
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_names_that_have_moved_still_work(name: str) -> None:
+    home = importlib.import_module(f"captum_attngrad.{MOVED[name]}")
+    with pytest.warns(DeprecationWarning, match=rf"from {home.__name__} import {name}"):
+        assert getattr(captum_attngrad, name) is getattr(home, name)
+
+
+def test_other_names_are_unknown() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'attention'"):
+        captum_attngrad.attention  # noqa: B018
 
 
 def test_compare_is_the_function() -> None:
