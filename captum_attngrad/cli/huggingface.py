@@ -1,4 +1,4 @@
-r"""Loading a Hugging Face classifier and its tokenizer from a folder.
+r"""Loading a Hugging Face model and its tokenizer from a folder.
 
 Broken files can fail in any way inside transformers, or not at all: missing weights
 become random numbers, and a missing vocabulary has no words.
@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils import logging
 
 from captum_attngrad.evaluation.explaining import reason
@@ -38,17 +43,50 @@ def load_folder(folder: Path) -> tuple[Any, Any]:
     _check_config(folder)
     with _quiet():
         tokenizer = _tokenizer(folder)
-        model, unused = _model(folder)
+        model, unused = _model(folder, AutoModelForSequenceClassification)
+    _warn_of_unused(unused, folder)
+    return model.eval(), tokenizer
+
+
+def load_language_model(folder: Path, gguf: str | None = None) -> tuple[Any, Any]:
+    r"""
+    The language model, in evaluation mode, and the tokenizer of a folder.
+
+    Args:
+        folder (Path): The folder.
+        gguf (str, optional): The name of a GGUF file in it that holds both.
+            Default: None
+
+    Returns:
+        *tuple*: Model and tokenizer.
+
+    Raises:
+        LoadingError: If the folder does not hold a whole language model.
+    """
+    if gguf is None:
+        _check_config(folder, "ForCausalLM", "LMHeadModel")
+    elif not (folder / gguf).is_file():
+        raise LoadingError(f"it has no file {gguf!r}")
+    options = {} if gguf is None else {"gguf_file": gguf}
+    dtype = {} if gguf is None else {"dtype": torch.float32}
+    with _quiet():
+        tokenizer = _tokenizer(folder, **options)
+        model, unused = _model(folder, AutoModelForCausalLM, **options, **dtype)
+    _warn_of_unused(unused, folder)
+    return model.eval(), tokenizer
+
+
+def _warn_of_unused(unused: list[str], folder: Path) -> None:
     if unused:
         warnings.warn(
             f"the model of config.json does not use {len(unused)} of the weights in "
             f"{str(folder)!r}, such as {min(unused)}",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return model.eval(), tokenizer
 
 
-def _check_config(folder: Path) -> None:
+def _check_config(folder: Path, *kinds: str) -> None:
+    kinds = kinds or ("ForSequenceClassification",)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -66,29 +104,32 @@ def _check_config(folder: Path) -> None:
             f"config.json names the architectures {architectures!r:.60}; expected a "
             "list of names"
         )
-    if "ForSequenceClassification" not in architectures[0]:
-        # Loaded as a classifier it would get a head of random weights.
-        raise LoadingError(f"it is a {architectures[0]}, not a sequence classifier")
+    if not any(kind in architectures[0] for kind in kinds):
+        # Loaded as one, it would get a head of random weights.
+        what = "sequence classifier" if len(kinds) == 1 else "language model"
+        raise LoadingError(f"it is a {architectures[0]}, not a {what}")
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path, **options: Any) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, **options
+        )
     except Exception as error:  # damaged files can fail in any way
         raise LoadingError(f"its tokenizer {_damaged(error)}") from error
     names = sorted(set(getattr(tokenizer, "vocab_files_names", {}).values()))
-    if names and not any((folder / name).is_file() for name in names):
+    if not options and names and not any((folder / name).is_file() for name in names):
         raise LoadingError(
             f"its tokenizer's files are missing; expected {' or '.join(names)}"
         )
     return tokenizer
 
 
-def _model(folder: Path) -> tuple[Any, list[str]]:
+def _model(folder: Path, kind: Any, **options: Any) -> tuple[Any, list[str]]:
     """The model, and the weights in the folder that it does not use."""
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
+        model, info = kind.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, **options
         )
     except pickle.UnpicklingError as error:
         raise LoadingError(

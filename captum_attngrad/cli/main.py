@@ -10,7 +10,7 @@ from typing import NoReturn, TextIO
 
 import captum_attngrad
 from captum_attngrad import __version__
-from captum_attngrad.cli import compare, demo, explain, layers, verify
+from captum_attngrad.cli import answer, compare, demo, explain, layers, verify
 from captum_attngrad.cli.errors import UsageError
 from captum_attngrad.evaluation.explaining import reason
 
@@ -26,6 +26,7 @@ examples:
   captum-attngrad demo --output report/
   captum-attngrad explain "A warm, funny film." --model lstm
   captum-attngrad compare --model lstm --data movie-reviews --output report/
+  captum-attngrad answer --model ./my-llm --question "..." --source notes.txt
   captum-attngrad layers --model minilm
   captum-attngrad verify --model ./my-bert
   captum-attngrad compare --help
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True
     )
-    for command in (demo, compare, explain, layers, verify):
+    for command in (demo, compare, explain, answer, layers, verify):
         command.add_parser(commands)
     return parser
 

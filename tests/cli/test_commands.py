@@ -163,7 +163,7 @@ def test_explain(
     assert "deep_lift           failed: RuntimeError: DeepLift's rules" in out
     html = page.read_text(encoding="utf-8")
     assert "Explained: positive" in html
-    assert "<dt>attention_gradient</dt>" in html
+    assert "<dt>attention_<wbr>gradient</dt>" in html
     assert "failed: RuntimeError: DeepLift" in html
     assert "<b>film</b>" not in html
     for extra, message in (

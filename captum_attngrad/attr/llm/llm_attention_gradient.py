@@ -399,6 +399,7 @@ class LLMAttentionGradient(Attribution):
             output_tokens=labels(scores.explained, self.tokenizer),
             output_probs=log_probs.exp().to(rows),
             prompt_text=prompt.text,
+            answer_text=self.tokenizer.decode(scores.explained.cpu()).strip(),
             offsets=prompt.offsets,
             prompt_seq_attr=total,
             prompt_token_attr=rows if per_token else None,

@@ -24,6 +24,7 @@ _FIELDS = (
     "token_attr",
     "output_probs",
     "prompt_text",
+    "answer_text",
     "offsets",
     "prompt_seq_attr",
     "prompt_token_attr",
@@ -51,6 +52,7 @@ class AnswerAttribution(LLMAttributionResult):
         probabilities (Tensor): of the explained tokens, ``(explained tokens,)``;
             ``output_probs`` in Captum 0.9.
         prompt_text (str): the text of the prompt.
+        answer_text (str): the text of the explained tokens.
         offsets (list of (int, int), optional): the characters of the prompt that each
             of its tokens was made from.
         prompt_seq_attr (Tensor): as seq_attr, of the prompt's tokens.
@@ -66,6 +68,7 @@ class AnswerAttribution(LLMAttributionResult):
         token_attr: Tensor | None,
         output_probs: Tensor,
         prompt_text: str,
+        answer_text: str,
         offsets: list[Span] | None,
         prompt_seq_attr: Tensor,
         prompt_token_attr: Tensor | None,
@@ -81,6 +84,7 @@ class AnswerAttribution(LLMAttributionResult):
         self.output_probs = self.probabilities = output_probs
         self.inp = inp
         self.prompt_text = prompt_text
+        self.answer_text = answer_text
         self.offsets = offsets
         self.prompt_seq_attr = prompt_seq_attr
         self.prompt_token_attr = prompt_token_attr
@@ -174,6 +178,7 @@ class AnswerAttribution(LLMAttributionResult):
         of_prompt = self.prompt_token_attr[first:last]
         return self._with(
             output_tokens=self.output_tokens[first:last],
+            answer_text=" ".join(self.output_tokens[first:last]),
             seq_attr=rows.sum(0),
             token_attr=rows,
             output_probs=self.probabilities[first:last],
