@@ -126,7 +126,8 @@ def _numbers(rows: Sequence[Tensor]) -> list[dict[str, Any]]:
     """Rows of scores as 16-bit whole numbers with a factor each."""
     found = []
     for row in rows:
-        row = torch.nan_to_num(row.detach().double().cpu())
+        row = row.detach().double().cpu()
+        row = row.where(row.isfinite(), 0)
         peak = float(row.abs().max()) if row.numel() else 0.0
         factor = peak / _MAX_NUMBER
         numbers = (row / factor).round() if factor else torch.zeros_like(row)
