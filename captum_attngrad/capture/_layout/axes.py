@@ -63,8 +63,8 @@ def broadcast(axes: Axes, shape: tuple[int, ...]) -> Axes:
 
 
 def without_data(argument: Any) -> Any:
-    """Arguments of a shape operation for an operand without data. Sizes given as tensors
-    become numbers."""
+    """Arguments of a shape operation for an operand without data. Sizes that are given
+    as tensors become numbers."""
     if isinstance(argument, Tensor):
         return int(argument) if argument.dim() == 0 else argument.to("meta")
     if isinstance(argument, (list, tuple)):

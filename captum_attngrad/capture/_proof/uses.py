@@ -39,7 +39,7 @@ def merge(
     numbers: Tensor,
     tiles: Sequence[Tile],
 ) -> None:
-    """Add a use to those it belongs to, unless it is unknown which of the weights it has.
+    """Add a use to those it belongs to, unless it is unknown which weights it has.
 
     Args:
         merged (dict): to be added to.
