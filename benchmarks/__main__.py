@@ -21,7 +21,7 @@ from typing import Any
 
 import captum
 import torch
-from captum._utils.progress import progress
+from tqdm import tqdm
 
 from benchmarks.subjects import SUBJECTS
 
@@ -74,7 +74,7 @@ def run(options: Any) -> Iterator[Results]:
     """All that is measured so far, after each subject."""
     results = load(options.keep)
     work = [(name, length) for length in options.lengths for name in options.subjects]
-    for name, length in progress(work, desc="Measuring"):
+    for name, length in tqdm(work, desc="Measuring"):
         if (name, length) in results:
             continue
         if _expected(results, "seconds", name, length) > options.limit:

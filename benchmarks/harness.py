@@ -21,8 +21,8 @@ from typing import Any
 import captum
 import numpy as np
 import torch
-from captum._utils.progress import progress
 from torch import Tensor
+from tqdm import tqdm
 
 from benchmarks.__main__ import write
 from benchmarks.loops import METHODS, METRICS, Loops
@@ -65,7 +65,7 @@ def loops(
     values = np.zeros((len(METHODS), len(METRICS), len(texts)))
     seconds: Seconds = defaultdict(float)
     seeds = _seeds(len(texts))
-    for k, text in enumerate(progress(texts, desc="Plain loops")):
+    for k, text in enumerate(tqdm(texts, desc="Plain loops")):
         one = Loops(text_model, text_model.batch([text], [seeds[k]]), per_eval)
         for i, method in enumerate(METHODS):
             clock = _Clock()

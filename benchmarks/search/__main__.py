@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import torch
-from captum._utils.progress import progress
 from torch import Tensor
+from tqdm import tqdm
 
 from benchmarks.search.measures import Array, Judge
 from benchmarks.search.methods import (
@@ -162,7 +162,7 @@ def main() -> None:
     judge = Judge(subject, texts)
     values: dict[str, dict[str, Array]] = {}
     costs: dict[str, tuple[str, float]] = {}
-    for method in progress(chosen, desc="Methods"):
+    for method in tqdm(chosen, desc="Methods"):
         scores, seconds = scores_of(method, subject, texts, keep)
         values[method.name] = judge.judge(scores)
         costs[method.name] = (method.passes, seconds / texts.count)
