@@ -46,17 +46,13 @@ def load() -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def methods(model: Any, tokenizer: Any) -> dict[str, tuple[LLMAttentionGradient, Any]]:
+def methods(model: Any, tokenizer: Any) -> dict[str, LLMAttentionGradient]:
     raw = AttentionGradient(model)
     return {
-        "log-odds (the default)": (LLMAttentionGradient(model, tokenizer), "answer"),
-        "logit": (LLMAttentionGradient(model, tokenizer, "logit"), "answer"),
-        "log-probability": (
-            LLMAttentionGradient(model, tokenizer, "log_prob"),
-            "answer",
-        ),
-        "log-odds, all rows": (LLMAttentionGradient(model, tokenizer), "all"),
-        "gradient, not × attention": (LLMAttentionGradient(raw, tokenizer), "answer"),
+        "log-odds (the default)": LLMAttentionGradient(model, tokenizer),
+        "logit": LLMAttentionGradient(model, tokenizer, "logit"),
+        "log-probability": LLMAttentionGradient(model, tokenizer, "log_prob"),
+        "log-odds, gradient not × attention": LLMAttentionGradient(raw, tokenizer),
     }
 
 
@@ -91,8 +87,8 @@ def hits(model: Any, tokenizer: Any, prompts: list[PlantedPrompt]) -> Hits:
         answer, text = first_sentence(model, tokenizer, read)
         if prompt.answer.lower() not in text.lower():
             continue
-        for name, (llm, query) in explained.items():
-            result = llm.attribute(read, answer, query=query, per_token=False)
+        for name, llm in explained.items():
+            result = llm.attribute(read, answer, per_token=False)
             found[name].append(float(result.top(1)[0].place in prompt.planted))
     return found
 
