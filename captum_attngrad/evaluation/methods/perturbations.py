@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from captum._utils.models.model import Model
 from captum.attr import (
     FeatureAblation,
     KernelShap,
@@ -29,8 +28,9 @@ KERNEL_SHAP_SAMPLES = 500
 SHAPLEY_SAMPLES = 25
 
 
-class _Ridge(Model):
-    """Ridge regression with weighted rows, in closed form."""
+class _Ridge:
+    """Ridge regression with weighted rows, in closed form: what LimeBase calls of an
+    interpretable model, whose base class is private in Captum."""
 
     def __init__(self, alpha: float) -> None:
         self._alpha = alpha
@@ -86,9 +86,10 @@ class _Samples:
 
 def _lime(text_model: TextModel, batch: TextBatch, target: Tensor) -> Tensor:
     samples = _Samples()
+    surrogate: Any = _Ridge(LIME_RIDGE_ALPHA)
     method = LimeBase(
         text_model.probabilities,
-        _Ridge(LIME_RIDGE_ALPHA),
+        surrogate,
         samples.weight,
         samples.kept,
         perturb_interpretable_space=True,
