@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -113,7 +112,7 @@ def finish_with_model(recorder: Recorder, batch_size: int | None) -> AttentionRe
         options = CaptureOptions(allow_dropout=True, intervention=intervention)
         again = Recorder(layers, model=model, options=options)
         assert model is not None
-        with again, torch.no_grad():
+        with again:
             model(
                 *(named[i] for i in range(len(args))),
                 **{n: v for n, v in named.items() if isinstance(n, str)},

@@ -332,11 +332,11 @@ def test_models_that_use_autograd_themselves(
 ) -> None:
     model = UsesAutograd(own)
     x = torch.randn(2, 5, 8)
+    layer = model.attention if inner else None
+    found = AttentionGradient(model, layer).attribute(x, target=1)
     with capture_attention(model) as record:
         output = model(x)
     record.compute_gradients(output[:, 1])
-    layer = model.attention if inner else None
-    found = AttentionGradient(model, layer).attribute(x, target=1)
     torch.testing.assert_close(found, record[0].gradient().sum((1, 2)))
 
 

@@ -377,7 +377,7 @@ class Runner:
 
     def _call_alone(self, arguments: tuple[Any, ...], recorder: Recorder) -> None:
         """Run the model itself, where replicas of it ran in threads of their own."""
-        with torch.no_grad(), without_replicas(self.forward_func):
+        with without_replicas(self.forward_func):
             self._call(Arguments((), arguments), recorder)
 
     def _calls_of_one_replica(
@@ -387,7 +387,8 @@ class Runner:
             return record.replicas[0]
         # The model itself is laid out as its replicas are.
         recorder = self._recorder()
-        self._call_alone(arguments.all, recorder)
+        with torch.no_grad():
+            self._call_alone(arguments.all, recorder)
         parts = recorder.finish(self._device_ids).replicas
         if len(parts) > 1:
             raise NotImplementedError(

@@ -175,7 +175,10 @@ def _find(
     usable = bool(inputs) and len(inputs[0]) == batch > 0
     if run is not None and usable and all(_not_empty(call.tiles) for call in calls):
         try:
-            proof = ProofRuns(run, calls, inputs, others)
+            try:
+                proof = ProofRuns(run, calls, inputs, others)
+            except RuntimeError:  # it may need a graph, to differentiate on its own
+                proof = ProofRuns(run, calls, inputs, others, graph=True)
         except Exception as error:
             # The model cannot be run on other numbers, whatever the reason.
             reason = f"{type(error).__name__} in a run to prove it: {error}"

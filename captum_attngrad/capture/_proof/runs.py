@@ -55,7 +55,9 @@ class ProofRuns:
         calls: Sequence[AttentionCall],
         inputs: tuple[Any, ...],
         others: tuple[Any, ...],
+        graph: bool = False,
     ) -> None:
+        self._graph = graph
         inputs, others = (tuple(map(oriented, each)) for each in (inputs, others))
         self._run, self._inputs, self._others = run, inputs, others
         self._random = False
@@ -254,7 +256,7 @@ class ProofRuns:
         same = (
             _same_random_numbers(inputs) if self._random else contextlib.nullcontext()
         )
-        with same:
+        with same, torch.set_grad_enabled(self._graph):
             self._run((*inputs, *others), Together(probe, perturbation))
         self._used |= perturbation.used
         return probe.seen
