@@ -15,6 +15,7 @@ from captum_attngrad._captum import (
     default_generation_arguments,
     readable_tokens,
 )
+from captum_attngrad.attr.llm._prefill import cache_argument
 
 AttrTarget = Literal["logit", "log_odds", "log_prob", "prob"]
 
@@ -168,7 +169,7 @@ def _generated(
         )
     inputs = {"input_ids": ids}
     if cache is not None:
-        inputs["past_key_values"] = cache
+        inputs[cache_argument(model)] = cache
     forward = getattr(model, "forward", None)
     if forward and "attention_mask" in inspect.signature(forward).parameters:
         # A token of the prompt is never padding, even if it has the same id.

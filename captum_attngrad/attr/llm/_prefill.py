@@ -80,13 +80,14 @@ def prefill(model: Any, prompt: Prompt, cache: Any = None) -> PrefilledPrompt:
         raise NoCacheError(why_not)
     if prompt.ids.shape[1] < 2:
         raise NotContinuableError("a prompt of one token leaves nothing to read first")
-    given = {} if cache is None else {"past_key_values": cache}
+    name = cache_argument(model)
+    given = {} if cache is None else {name: cache}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         given["logits_to_keep"] = 1
     with torch.inference_mode(False), torch.no_grad():
         ids = prompt.ids[:, :-1].clone()
         output = model(input_ids=ids, use_cache=True, **given)
-    found = getattr(output, "past_key_values", None)
+    found = getattr(output, name, None)
     kinds = {type(layer).__name__ for layer in getattr(found, "layers", ())}
     unknown = sorted(kinds.difference(_GROWING, _WRITTEN))
     if not kinds:
@@ -102,11 +103,18 @@ def prefill(model: Any, prompt: Prompt, cache: Any = None) -> PrefilledPrompt:
     return PrefilledPrompt(prompt, found)
 
 
+def cache_argument(model: Any) -> str:
+    """What a model calls its cache, as an argument and in its output."""
+    # transformers 5.24 has renamed it.
+    new = "cache" in inspect.signature(model.forward).parameters
+    return "cache" if new else "past_key_values"
+
+
 def _takes_no_cache(model: Any) -> str:
     if not isinstance(model, Module):
         return "forward_func is a function, which takes no cache"
     parameters = inspect.signature(model.forward).parameters
-    missing = [n for n in ("past_key_values", "use_cache") if n not in parameters]
+    missing = [n for n in (cache_argument(model), "use_cache") if n not in parameters]
     if missing:
         return f"{type(model).__name__}.forward takes no {' and no '.join(missing)}"
     return ""
@@ -144,8 +152,8 @@ class Continuation:
         if prefilled is not None:
             return self._model(
                 input_ids=tokens,
-                past_key_values=prefilled.cache_for_one_pass(),
                 use_cache=True,
+                **{cache_argument(self._model): prefilled.cache_for_one_pass()},
                 **options,
             )
         if "use_cache" in self._takes:
