@@ -73,7 +73,7 @@ def test_exact(kind: type[Decoder], multiply: bool, center: bool) -> None:
     expected = answer_rows(pairs)
     assert expected.abs().min() > 1e-6
     check(result, expected)
-    for query in ("answer", "all"):
+    for query in ("answer", "all", -1, -2, 0, LENGTH - 1):
         whole = llm.attribute(PROMPT, ANSWER, query=query, per_token=False)
         assert whole.token_attr is None
         of_tokens = llm.attribute(PROMPT, ANSWER, query=query)

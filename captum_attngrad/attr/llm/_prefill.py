@@ -48,10 +48,6 @@ class PrefilledPrompt:
         # Large, and what writes to the cache gets a copy of that.
         return self
 
-    @property
-    def cached_tokens(self) -> int:
-        return self.prompt.ids.shape[1] - 1
-
     def cache_for_one_pass(self) -> Any:
         """A cache with the same contents, which one forward pass may add to."""
         layers = self.cache.layers

@@ -112,6 +112,8 @@ class AnswerExplainer:
         show_progress: bool,
     ) -> Explained:
         of_rows = self.query == "answer" or prefilled is not None
+        # A row that is counted back from each predicting position differs by token.
+        apart = per_token or (isinstance(self.query, int) and self.query < 0)
         pairs = self.method.pair_scores
         runner = self.method.runner()
         with runner.open(
@@ -120,7 +122,7 @@ class AnswerExplainer:
             lambda output: scores(output_tensor(output)),
             graph=True,
             value_gradients=pairs.uses_value_gradients and not of_rows,
-            several_backward_passes=per_token,
+            several_backward_passes=apart,
         ) as opened:
             found = opened.score
             record = runner.arranged(opened)
@@ -128,9 +130,7 @@ class AnswerExplainer:
             if prefilled is None:
                 check_same_keys(layers)
             rows = []
-            cotangents = (
-                torch.eye(len(found)) if per_token else torch.ones(1, len(found))
-            )
+            cotangents = torch.eye(len(found)) if apart else torch.ones(1, len(found))
             cotangents = cotangents.to(found)
             # The prompt's positions have a graph, which is large, without a cache.
             size = (
@@ -160,7 +160,9 @@ class AnswerExplainer:
                 "(a prefix, a window or pooling?). Choose layers that attend to the "
                 "tokens of the text with layer=[...]."
             )
-        _check_causal(total, scores.places, prompt, per_token)
+        _check_causal(total, scores.places, prompt, apart)
+        if not per_token:
+            total = total.sum(dim=0, keepdim=True)
         return Explained(total[:, :prompt], found.detach(), scores.log_probs)
 
     def _check_query(self, first: int) -> None:
